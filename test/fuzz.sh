@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the module for the given time each.
+set -euo pipefail
+each=${1:-5s}
+cd "$(dirname "$0")/.."
+count=0
+while IFS=: read -r file line; do
+  name=$(sed -E 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/' <<<"$line")
+  dir=./$(dirname "$file")
+  echo "fuzz $dir $name $each"
+  go test "$dir" -run '^$' -fuzz "^${name}\$" -fuzztime "$each" >/tmp/lintel-fuzz.$$ 2>&1 || { cat /tmp/lintel-fuzz.$$; rm -f /tmp/lintel-fuzz.$$; exit 1; }
+  count=$((count + 1))
+done < <(git ls-files '*_test.go' | xargs grep -HE '^func Fuzz' | sort)
+rm -f /tmp/lintel-fuzz.$$
+[ "$count" -gt 0 ] || { echo "no fuzz target found" >&2; exit 1; }
+echo "$count fuzz targets held"

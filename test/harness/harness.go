@@ -1,0 +1,253 @@
+// Package harness starts a real lintel process for the end-to-end and
+// conformance tests and speaks to it as an administrator would: through its
+// command line.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// deadline bounds every wait of the harness.
+const deadline = 60 * time.Second
+
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "lintel-bin-")
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, "lintel")
+	cmd := exec.Command("go", "build", "-o", out, "lintel.io/lintel/cmd/lintel")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building lintel: %w\n%s", err, msg)
+	}
+	return out, nil
+})
+
+// Main runs the tests of a package and removes the binary that they built.
+func Main(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// Need skips the test where a program is missing and says which package of
+// Debian brings it.
+func Need(t testing.TB, program, debianPackage string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skipf("%s is missing: install Debian's package %s (make deps)", program, debianPackage)
+	}
+}
+
+// Array is a running `lintel serve`.
+type Array struct {
+	Bin     string
+	Dir     string   // the data directory
+	Portals []string // address:port
+
+	t    testing.TB
+	args []string
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	done chan error
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// Serve starts an array with the given number of portals on free loopback
+// ports and stops it when the test ends. The data directory is new.
+func Serve(t testing.TB, portals int, args ...string) *Array {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Array{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), t: t, log: &lockedBuffer{}}
+	for range portals {
+		a.Portals = append(a.Portals, freePort(t))
+	}
+	a.args = args
+	a.Start()
+	t.Cleanup(func() {
+		if a.cmd != nil {
+			a.Stop()
+		}
+		if t.Failed() {
+			t.Logf("lintel's log:\n%s", a.Log())
+		}
+	})
+	return a
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Start starts the process on its data directory and waits until it accepts
+// logins and management calls.
+func (a *Array) Start() {
+	a.t.Helper()
+	args := []string{"serve", "--data-dir", a.Dir}
+	for _, p := range a.Portals {
+		args = append(args, "--portal", p)
+	}
+	a.cmd = exec.Command(a.Bin, append(args, a.args...)...)
+	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := a.cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	cmd, done := a.cmd, make(chan error, 1)
+	a.done = done
+	go func() { done <- cmd.Wait() }()
+	for end := time.Now().Add(deadline); ; time.Sleep(10 * time.Millisecond) {
+		select {
+		case err := <-done:
+			a.cmd = nil
+			a.t.Fatalf("lintel serve ended: %v\n%s", err, a.Log())
+		default:
+		}
+		if a.ready() {
+			return
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("lintel serve is not ready after %v\n%s", deadline, a.Log())
+		}
+	}
+}
+
+func (a *Array) ready() bool {
+	for _, p := range a.Portals {
+		c, err := net.DialTimeout("tcp", p, time.Second)
+		if err != nil {
+			return false
+		}
+		c.Close()
+	}
+	_, err := a.Try("volume", "list")
+	return err == nil
+}
+
+// Kill ends the process as a power failure would, with SIGKILL.
+func (a *Array) Kill() {
+	a.t.Helper()
+	a.end(syscall.SIGKILL)
+}
+
+// Stop ends the process with SIGTERM and fails the test where it does not end
+// cleanly.
+func (a *Array) Stop() {
+	a.t.Helper()
+	if err := a.end(syscall.SIGTERM); err != nil {
+		a.t.Errorf("lintel serve on SIGTERM: %v", err)
+	}
+}
+
+func (a *Array) end(sig syscall.Signal) error {
+	a.t.Helper()
+	cmd := a.cmd
+	a.cmd = nil
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		a.t.Fatal(err)
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-time.After(deadline):
+		cmd.Process.Kill()
+		return fmt.Errorf("still running %v after signal %v", deadline, sig)
+	}
+}
+
+// Pid returns the process id.
+func (a *Array) Pid() int { return a.cmd.Process.Pid }
+
+// Log returns what the process printed so far.
+func (a *Array) Log() string { return a.log.String() }
+
+// Run runs a lintel command against the array and returns its output; it fails
+// the test where the command fails.
+func (a *Array) Run(args ...string) string {
+	a.t.Helper()
+	out, err := a.Try(args...)
+	if err != nil {
+		a.t.Fatalf("lintel %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// Try runs a lintel command against the array.
+func (a *Array) Try(args ...string) (string, error) {
+	return Command(a.Bin, append([]string{"--data-dir", a.Dir}, args...)...)
+}
+
+// URL returns the libiscsi URL of a LUN through one of the portals.
+func (a *Array) URL(portal, lun int) string {
+	return fmt.Sprintf("iscsi://%s/%s/%d", a.Portals[portal], a.IQN(), lun)
+}
+
+// IQN returns the target's name as discovery reports it.
+func (a *Array) IQN() string {
+	a.t.Helper()
+	out, err := Command("iscsi-ls", "iscsi://"+a.Portals[0])
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for f := range strings.FieldsSeq(out) {
+		if name, ok := strings.CutPrefix(f, "Target:"); ok {
+			return name
+		}
+	}
+	a.t.Fatalf("iscsi-ls shows no target:\n%s", out)
+	return ""
+}
+
+// Command runs a program with a deadline and returns its standard output; the
+// error carries what it wrote to standard error.
+func Command(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*deadline)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%w: %s%s", err, stderr.Bytes(), stdout.Bytes())
+	}
+	return stdout.String(), nil
+}
