@@ -1,0 +1,24 @@
+package iscsi
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Digest returns the CRC32C over the parts, which follow each other on the
+// wire, padding included (RFC 7143 §13.1).
+func Digest(parts ...[]byte) uint32 {
+	var c uint32
+	for _, p := range parts {
+		c = crc32.Update(c, castagnoli, p)
+	}
+	return c
+}
+
+// PutDigest writes a digest in the byte order of the wire.
+func PutDigest(b []byte, digest uint32) { binary.LittleEndian.PutUint32(b, digest) }
+
+// GetDigest reads a digest from the wire.
+func GetDigest(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
