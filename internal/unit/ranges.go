@@ -1,39 +1,210 @@
 package unit
 
+import (
+	"sync"
+	"sync/atomic"
+)
+
 // RangeWaiter is told when a range it waited for is its own.
 type RangeWaiter interface {
 	// RangeReady is called once, from the goroutine that released the range
-	// in the way. It may submit I/O.
+	// in the way, and without any lock held. It may submit I/O and release the
+	// range.
 	RangeReady(*RangeGuard)
 }
 
 // RangeGuard is a hold on, or a wait for, a range of blocks. The zero value is
-// ready for use; the caller owns it, embeds it in its task and reuses it.
+// ready for use; the caller owns it, embeds it in its task and reuses it after
+// Release or Cancel. It must not be copied while it is held or waits.
 type RangeGuard struct {
 	first, count uint64
 	exclusive    bool
 	held         bool
+	waiting      bool
+	blockers     int // guards ahead that conflict, while waiting
 	waiter       RangeWaiter
 	prev, next   *RangeGuard
+}
+
+// Held reports whether the guard holds its range. Only its owner may ask.
+func (g *RangeGuard) Held() bool { return g.held }
+
+func (g *RangeGuard) conflicts(o *RangeGuard) bool {
+	if !g.exclusive && !o.exclusive || g.count == 0 || o.count == 0 {
+		return false
+	}
+	if g.first >= o.first {
+		return g.first-o.first < o.count
+	}
+	return o.first-g.first < g.count
+}
+
+// guardList is an intrusive list in order of arrival.
+type guardList struct{ head, tail *RangeGuard }
+
+func (l *guardList) push(g *RangeGuard) {
+	g.prev, g.next = l.tail, nil
+	if l.tail != nil {
+		l.tail.next = g
+	} else {
+		l.head = g
+	}
+	l.tail = g
+}
+
+func (l *guardList) remove(g *RangeGuard) {
+	if g.prev != nil {
+		g.prev.next = g.next
+	} else {
+		l.head = g.next
+	}
+	if g.next != nil {
+		g.next.prev = g.prev
+	} else {
+		l.tail = g.prev
+	}
+	g.prev, g.next = nil, nil
 }
 
 // Ranges orders I/O of one unit that overlaps. Ordinary writes hold their range
 // shared among themselves; operations that must be atomic against every other
 // write (COMPARE AND WRITE, ORWRITE, WRITE ATOMIC, the fused NVMe pair,
-// SANITIZE) hold theirs alone. Waiters are served in order of arrival, so
-// neither kind starves.
-type Ranges struct{}
+// SANITIZE) hold theirs alone. Waiters whose ranges overlap are served in order
+// of arrival, so neither kind starves.
+//
+// Each waiter counts the conflicting guards ahead of it; a guard that leaves
+// lowers the counts behind it, and who reaches zero holds its range.
+type Ranges struct {
+	atomics atomic.Int32 // exclusive guards, held or waiting; changed under mu
+
+	mu      sync.Mutex
+	held    guardList
+	waiting guardList
+}
 
 // Shared takes [first, first+count) for an ordinary write. It returns true
 // where the range is held at once; otherwise w.RangeReady(g) is called later.
-func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool { return true }
+func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
+	g.first, g.count, g.exclusive, g.waiter = first, count, false, w
+	r.mu.Lock()
+	if r.atomics.Load() == 0 {
+		g.held = true
+		r.held.push(g)
+		r.mu.Unlock()
+		return true
+	}
+	held := r.enterLocked(g)
+	r.mu.Unlock()
+	return held
+}
 
 // Exclusive takes [first, first+count) alone, like Shared.
-func (r *Ranges) Exclusive(g *RangeGuard, first, count uint64, w RangeWaiter) bool { return true }
+func (r *Ranges) Exclusive(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
+	g.first, g.count, g.exclusive, g.waiter = first, count, true, w
+	r.mu.Lock()
+	r.atomics.Add(1)
+	held := r.enterLocked(g)
+	r.mu.Unlock()
+	return held
+}
 
 // Atomic reports whether any exclusive hold or wait exists; reads that must
 // not see half of an atomic write take their range shared while it does.
-func (r *Ranges) Atomic() bool { return false }
+func (r *Ranges) Atomic() bool { return r.atomics.Load() != 0 }
 
 // Release gives the range of g back and starts whoever waited for it.
-func (r *Ranges) Release(g *RangeGuard) {}
+func (r *Ranges) Release(g *RangeGuard) {
+	r.mu.Lock()
+	if !g.held {
+		r.mu.Unlock()
+		panic("unit: release of a range that is not held")
+	}
+	g.held = false
+	r.held.remove(g)
+	if g.exclusive {
+		r.atomics.Add(-1)
+	}
+	if r.waiting.head == nil {
+		r.mu.Unlock()
+		return
+	}
+	ready := r.leaveLocked(g, r.waiting.head)
+	r.mu.Unlock()
+	wake(ready)
+}
+
+// Cancel gives up a wait. It returns true where g will not be told any more,
+// and false where g does not wait: it holds its range, and RangeReady was or is
+// about to be called.
+func (r *Ranges) Cancel(g *RangeGuard) bool {
+	r.mu.Lock()
+	if !g.waiting {
+		r.mu.Unlock()
+		return false
+	}
+	g.waiting = false
+	after := g.next
+	r.waiting.remove(g)
+	if g.exclusive {
+		r.atomics.Add(-1)
+	}
+	ready := r.leaveLocked(g, after)
+	r.mu.Unlock()
+	wake(ready)
+	return true
+}
+
+// enterLocked puts g among the holders or behind the waiters.
+func (r *Ranges) enterLocked(g *RangeGuard) bool {
+	g.blockers = 0
+	for o := r.held.head; o != nil; o = o.next {
+		if g.conflicts(o) {
+			g.blockers++
+		}
+	}
+	for o := r.waiting.head; o != nil; o = o.next {
+		if g.conflicts(o) {
+			g.blockers++
+		}
+	}
+	if g.blockers == 0 {
+		g.held = true
+		r.held.push(g)
+		return true
+	}
+	g.waiting = true
+	r.waiting.push(g)
+	return false
+}
+
+// ready is a waiter to be told. The guard's links belong to the list of
+// holders by then, so the rare contended case pays for a slice.
+type ready struct {
+	guard  *RangeGuard
+	waiter RangeWaiter
+}
+
+// leaveLocked tells the waiters from o on that g is out of their way and moves
+// those that nothing blocks any more to the holders.
+func (r *Ranges) leaveLocked(g, o *RangeGuard) []ready {
+	var list []ready
+	for o != nil {
+		next := o.next
+		if o.conflicts(g) {
+			if o.blockers--; o.blockers == 0 {
+				r.waiting.remove(o)
+				o.waiting, o.held = false, true
+				r.held.push(o)
+				list = append(list, ready{o, o.waiter})
+			}
+		}
+		o = next
+	}
+	return list
+}
+
+func wake(list []ready) {
+	for _, w := range list {
+		w.waiter.RangeReady(w.guard)
+	}
+}

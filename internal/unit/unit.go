@@ -8,6 +8,10 @@
 package unit
 
 import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -95,7 +99,254 @@ type Unit struct {
 	// Reservations is the one reservation table of the unit.
 	Reservations Reservations
 
+	change sync.Mutex // serialises SetAttributes, Resize and Close; above mu
+
 	mu       sync.Mutex // leaf but for the reservation table's own lock, which may be held above it
 	watchers map[Watcher]struct{}
 	closed   bool
+}
+
+// New returns the unit of a device, with the reservations that its store has
+// kept, and makes it a member of its group. The unit owns the device until New
+// fails or Close returns.
+func New(c Config) (*Unit, error) {
+	if c.ID == "" {
+		return nil, fmt.Errorf("unit: %w: id is empty", ErrInvalid)
+	}
+	if c.Device == nil || c.Group == nil {
+		return nil, fmt.Errorf("unit %s: %w: a unit needs a device and a group", c.ID, ErrInvalid)
+	}
+	if err := c.Attributes.Validate(); err != nil {
+		return nil, fmt.Errorf("unit %s: %w", c.ID, err)
+	}
+	if need := c.Device.Info().BlockSize; need > int(c.Attributes.BlockSize) {
+		return nil, fmt.Errorf("unit %s: %w: block size %d: the device takes no less than %d", c.ID, ErrInvalid, c.Attributes.BlockSize, need)
+	}
+	u := &Unit{
+		id:       c.ID,
+		dev:      c.Device,
+		group:    c.Group,
+		settings: c.Settings,
+		shift:    uint8(bits.TrailingZeros32(c.Attributes.BlockSize)),
+		watchers: make(map[Watcher]struct{}),
+	}
+	if u.settings == nil {
+		u.settings = &memorySettings{blobs: make(map[string][]byte)}
+	}
+	a := c.Attributes.Clone()
+	u.attr.Store(&a)
+	u.blocks.Store(uint64(u.dev.Size()) >> u.shift)
+	if err := u.Reservations.load(u, c.Reservations); err != nil {
+		return nil, fmt.Errorf("unit %s: reservations: %w", c.ID, err)
+	}
+	u.group.add(u)
+	return u, nil
+}
+
+// ID returns the unit's permanent id.
+func (u *Unit) ID() ID { return u.id }
+
+// Device returns the device that holds the unit's blocks.
+func (u *Unit) Device() block.Device { return u.dev }
+
+// Group returns the group that the unit belongs to.
+func (u *Unit) Group() *Group { return u.group }
+
+// Attributes returns the current attributes, which the caller must not change.
+// It costs one atomic load.
+func (u *Unit) Attributes() *Attributes { return u.attr.Load() }
+
+// ReadOnly reports whether the unit takes no writes, by its attribute or by its
+// device.
+func (u *Unit) ReadOnly() bool { return u.attr.Load().ReadOnly || u.dev.Info().ReadOnly }
+
+// Blocks returns the capacity in logical blocks.
+func (u *Unit) Blocks() uint64 { return u.blocks.Load() }
+
+// BlockSize returns the logical block size in bytes, 512 or 4096.
+func (u *Unit) BlockSize() uint32 { return 1 << u.shift }
+
+// BlockShift returns the base 2 logarithm of the logical block size.
+func (u *Unit) BlockShift() uint8 { return u.shift }
+
+// SetAttributes replaces the attributes and tells the watchers what has
+// changed. The geometry never changes (ErrInvalid); the designators, serial
+// number and vendor only while no watcher is attached (ErrInUse).
+func (u *Unit) SetAttributes(a Attributes) error {
+	if err := a.Validate(); err != nil {
+		return fmt.Errorf("unit %s: %w", u.id, err)
+	}
+	a = a.Clone()
+	u.change.Lock()
+	defer u.change.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := u.attr.Load()
+	if !old.sameGeometry(&a) {
+		return fmt.Errorf("unit %s: %w: the block size and physical block size are fixed when a volume is made", u.id, ErrInvalid)
+	}
+	if !old.sameIdentity(&a) && len(u.watchers) > 0 {
+		return fmt.Errorf("unit %s: naa_id, eui64_id, t10_dev_id, usn or vendor: %w", u.id, ErrInUse)
+	}
+	u.attr.Store(&a)
+	if !old.sameInquiry(&a) {
+		u.notifyLocked(EventInquiry, everybody)
+	}
+	if !old.sameModes(&a) {
+		u.notifyLocked(EventModeParameters, everybody)
+	}
+	if old.Thin != a.Thin { // LBPME is part of the capacity data
+		u.notifyLocked(EventCapacity, everybody)
+	}
+	return nil
+}
+
+// Resize changes the capacity, in logical blocks, and raises EventCapacity.
+// Growing is online; shrinking waits for the writes under way and keeps others
+// out until it is done. It blocks; it fails with errors.ErrUnsupported where
+// the device cannot.
+func (u *Unit) Resize(blocks uint64) error {
+	if blocks == 0 || blocks > math.MaxInt64>>u.shift {
+		return fmt.Errorf("unit %s: %w: a size of %d blocks", u.id, ErrInvalid, blocks)
+	}
+	u.change.Lock()
+	defer u.change.Unlock()
+	old := u.blocks.Load()
+	if blocks < old {
+		hold := make(rangeChan, 1)
+		var g RangeGuard
+		if !u.Ranges.Exclusive(&g, 0, math.MaxUint64, hold) {
+			<-hold
+		}
+		defer u.Ranges.Release(&g)
+		u.blocks.Store(blocks) // before the device, so that nothing new is sent past the end
+	}
+	if err := u.dev.Resize(int64(blocks) << u.shift); err != nil {
+		u.blocks.Store(old)
+		return fmt.Errorf("unit %s: resize to %d blocks: %w", u.id, blocks, err)
+	}
+	u.blocks.Store(blocks)
+	if blocks != old {
+		u.Notify(EventCapacity, nil)
+	}
+	return nil
+}
+
+// SizeChanged takes the capacity over from a device that has grown or shrunk by
+// itself, and raises EventCapacity where it differs.
+func (u *Unit) SizeChanged() {
+	u.change.Lock()
+	defer u.change.Unlock()
+	blocks := uint64(u.dev.Size()) >> u.shift
+	if u.blocks.Swap(blocks) != blocks {
+		u.Notify(EventCapacity, nil)
+	}
+}
+
+// Attach adds a watcher. Adding it again does nothing.
+func (u *Unit) Attach(w Watcher) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.watchers[w] = struct{}{}
+}
+
+// Detach removes a watcher: no event is told to it after Detach has returned.
+func (u *Unit) Detach(w Watcher) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.watchers, w)
+}
+
+// Attached returns how many watchers there are.
+func (u *Unit) Attached() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.watchers)
+}
+
+// Notify tells an event to every watcher but one; nil excepts nobody.
+func (u *Unit) Notify(e Event, except Watcher) {
+	u.notify(e, func(w Watcher) bool { return w != except })
+}
+
+func everybody(Watcher) bool { return true }
+
+func (u *Unit) notify(e Event, to func(Watcher) bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.notifyLocked(e, to)
+}
+
+func (u *Unit) notifyLocked(e Event, to func(Watcher) bool) {
+	for w := range u.watchers {
+		if to(w) {
+			w.UnitEvent(e)
+		}
+	}
+}
+
+// watchersOf returns the watchers of the initiators for which is is true.
+func (u *Unit) watchersOf(is func(Initiator) bool) []Watcher {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var list []Watcher
+	for w := range u.watchers {
+		if is(w.Initiator()) {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// LoadSetting returns what was saved under a key, nil without error for nothing.
+func (u *Unit) LoadSetting(key string) ([]byte, error) {
+	return u.settings.LoadSetting(u.id, key)
+}
+
+// SaveSetting saves a blob under a key and returns after it is on stable storage.
+func (u *Unit) SaveSetting(key string, blob []byte) error {
+	return u.settings.SaveSetting(u.id, key, blob)
+}
+
+// Close takes the unit out of its group, waits for the requests under way and
+// closes the device. It is idempotent. Commands that still reach the unit fail
+// as the device says.
+func (u *Unit) Close() error {
+	u.change.Lock()
+	defer u.change.Unlock()
+	u.mu.Lock()
+	closed := u.closed
+	u.closed = true
+	u.mu.Unlock()
+	if closed {
+		return nil
+	}
+	u.group.remove(u)
+	return u.dev.Close()
+}
+
+// rangeChan lets a goroutine wait for a range.
+type rangeChan chan struct{}
+
+func (c rangeChan) RangeReady(*RangeGuard) { c <- struct{}{} }
+
+// memorySettings keeps the settings of a unit that has no store.
+type memorySettings struct {
+	mu    sync.Mutex
+	blobs map[string][]byte
+}
+
+var _ SettingStore = (*memorySettings)(nil)
+
+func (m *memorySettings) LoadSetting(_ ID, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Clone(m.blobs[key]), nil
+}
+
+func (m *memorySettings) SaveSetting(_ ID, key string, blob []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blobs[key] = bytes.Clone(blob)
+	return nil
 }
