@@ -1,0 +1,342 @@
+package block
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// bounceSize is the piece, in bytes, in which unaligned buffers are copied
+	// and zeros are written.
+	bounceSize = 1 << 20
+	// fallocateSize is the piece, in bytes, in which space is given back or
+	// zeroed: some file systems start anew after a signal.
+	fallocateSize = 1 << 30
+)
+
+// A backing is an open file or block device with what the file and disk devices
+// have in common: positional I/O on worker goroutines, flushes, deallocation, and
+// the memory of a failed flush.
+type backing struct {
+	fd   int
+	path string
+	info Info
+	size atomic.Int64
+
+	gate  gate
+	queue queue
+	// broken, once set, is why Flush and FUA fail until the device is opened
+	// again. After fdatasync has failed, the kernel has dropped the dirty
+	// pages or marked them clean, and the next fdatasync succeeds: nobody can
+	// tell any more which acknowledged writes are on the medium.
+	broken atomic.Pointer[Error]
+	// check, where not nil, tells what is wrong with the backing file before
+	// a flush vouches for it.
+	check func() *Error
+	// atEnd is the error of a read that met the end of the file too early.
+	atEnd func(off int64) *Error
+
+	flushLoop func() // made once: a method value allocates
+	flushMu   sync.Mutex
+	flushing  bool
+	flushes   requestList // wait for an fdatasync that has not yet started
+
+	mu       sync.Mutex // held by what uses fd outside of the gate: Extent, Used, Resize, Close
+	closeErr error
+}
+
+func (b *backing) init(fd int, path string, size int64) {
+	b.fd, b.path = fd, path
+	b.size.Store(size)
+	b.gate = newGate()
+	b.queue.init(b.exec)
+	b.flushLoop = b.flushAll
+}
+
+func (b *backing) Info() Info  { return b.info }
+func (b *backing) Size() int64 { return b.size.Load() }
+
+// admit lets a valid request in. Where it returns false the request is dealt
+// with; otherwise it has to be finished.
+func (b *backing) admit(r *Request) bool {
+	switch b.gate.enter(r) {
+	case held:
+		return false
+	case refused:
+		complete(r, fail(r, KindGone, ErrClosed))
+		return false
+	}
+	if err := check(r, &b.info, b.size.Load()); err != nil {
+		b.finish(r, err)
+		return false
+	}
+	return true
+}
+
+func (b *backing) finish(r *Request, err error) {
+	complete(r, err)
+	b.gate.leave()
+}
+
+// exec runs a request on a worker.
+func (b *backing) exec(r *Request) {
+	var err error
+	switch r.Op {
+	case Read:
+		err = b.read(r)
+	case Write:
+		err = b.write(r)
+	default:
+		err = b.deallocate(r)
+	}
+	b.finish(r, err)
+}
+
+func (b *backing) aligned(p []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(p)))&uintptr(b.info.Align-1) == 0
+}
+
+func (b *backing) read(r *Request) error {
+	if b.aligned(r.Data) {
+		return b.readAll(r, r.Data, r.Off)
+	}
+	bounce := Get(min(len(r.Data), bounceSize))
+	defer bounce.Put()
+	for done := 0; done < len(r.Data); {
+		p := bounce.Bytes(min(len(r.Data)-done, bounceSize))
+		if err := b.readAll(r, p, r.Off+int64(done)); err != nil {
+			return err
+		}
+		done += copy(r.Data[done:], p)
+	}
+	return nil
+}
+
+func (b *backing) readAll(r *Request, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, errno := readAt(b.fd, p, off)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			return &Error{Op: Read, Kind: kindOf(errno), Off: off, Err: errno}
+		case n == 0:
+			return b.atEnd(off)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+func (b *backing) write(r *Request) error {
+	if r.Flags&FUA != 0 {
+		if err := b.vouch(r.Op); err != nil {
+			return err
+		}
+	}
+	if b.aligned(r.Data) {
+		return b.writeAll(r, r.Data, r.Off)
+	}
+	bounce := Get(min(len(r.Data), bounceSize))
+	defer bounce.Put()
+	for done := 0; done < len(r.Data); {
+		p := bounce.Bytes(min(len(r.Data)-done, bounceSize))
+		copy(p, r.Data[done:])
+		if err := b.writeAll(r, p, r.Off+int64(done)); err != nil {
+			return err
+		}
+		done += len(p)
+	}
+	return nil
+}
+
+func (b *backing) writeAll(r *Request, p []byte, off int64) error {
+	var flags uintptr
+	if r.Flags&FUA != 0 {
+		flags = unix.RWF_DSYNC
+	}
+	n, errno := b.writeFull(p, off, flags)
+	if errno == 0 {
+		return nil
+	}
+	if flags != 0 {
+		// RWF_DSYNC consumes the kernel's record of failed write-back, of
+		// this write and of earlier ones, so its failure counts like that
+		// of a flush. Only a refused write is harmless; for lack of space,
+		// a second, plain attempt shows which of both it was.
+		kind := kindOf(errno)
+		if kind == KindNoSpace {
+			if _, again := b.writeFull(p[n:], off+int64(n), 0); again != 0 {
+				errno, kind = again, kindOf(again)
+			} else {
+				kind = KindMedium
+			}
+		}
+		if kind != KindNoSpace && kind != KindReadOnly {
+			return b.fails(r.Op, errno)
+		}
+	}
+	return &Error{Op: r.Op, Kind: kindOf(errno), Off: off + int64(n), Err: errno}
+}
+
+// writeFull writes all of p, or returns how much it wrote and why no more.
+func (b *backing) writeFull(p []byte, off int64, flags uintptr) (int, unix.Errno) {
+	for done := 0; ; {
+		n, errno := writeAt(b.fd, p[done:], off+int64(done), flags)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			return done, errno
+		}
+		if done += n; done >= len(p) {
+			return done, 0
+		}
+		if n == 0 {
+			return done, unix.EIO
+		}
+	}
+}
+
+// deallocate runs a Discard or Zero.
+func (b *backing) deallocate(r *Request) error {
+	if r.Flags&FUA != 0 {
+		if err := b.vouch(r.Op); err != nil {
+			return err
+		}
+	}
+	mode := uint32(unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE)
+	if r.Op == Discard && b.info.Discard {
+		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	}
+	off, end := r.Off, r.Off+r.Len
+	for off < end {
+		n := min(end-off, fallocateSize)
+		errno := errnoOf(unix.Fallocate(b.fd, mode, off, n))
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
+			errno = b.writeZeros(off, n)
+		}
+		if errno != 0 {
+			return &Error{Op: r.Op, Kind: kindOf(errno), Off: off, Err: errno}
+		}
+		off += n
+	}
+	if r.Flags&FUA != 0 {
+		return b.sync(r.Op)
+	}
+	return nil
+}
+
+func (b *backing) writeZeros(off, n int64) unix.Errno {
+	buf := Get(int(min(n, bounceSize)))
+	defer buf.Put()
+	p := buf.Bytes(int(min(n, bounceSize)))
+	clear(p)
+	for n > 0 {
+		part := min(n, int64(len(p)))
+		if _, errno := b.writeFull(p[:part], off, 0); errno != 0 {
+			return errno
+		}
+		off, n = off+part, n-part
+	}
+	return 0
+}
+
+// flush has r wait for an fdatasync that starts after now. All that wait
+// for the same one share it.
+func (b *backing) flush(r *Request) {
+	b.flushMu.Lock()
+	b.flushes.push(r)
+	start := !b.flushing
+	b.flushing = true
+	b.flushMu.Unlock()
+	if start {
+		go b.flushLoop()
+	}
+}
+
+func (b *backing) flushAll() {
+	for {
+		b.flushMu.Lock()
+		batch := b.flushes
+		b.flushes = requestList{}
+		if batch.head == nil {
+			b.flushing = false
+			b.flushMu.Unlock()
+			return
+		}
+		b.flushMu.Unlock()
+		err := b.sync(Flush)
+		for r := batch.pop(); r != nil; r = batch.pop() {
+			b.finish(r, err)
+		}
+	}
+}
+
+// sync makes completed writes stable.
+func (b *backing) sync(op Op) error {
+	if err := b.vouch(op); err != nil {
+		return err
+	}
+	if b.info.ReadOnly {
+		return nil
+	}
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		errno = errnoOf(unix.Fdatasync(b.fd))
+	}
+	if errno != 0 {
+		return b.fails(op, errno)
+	}
+	return nil
+}
+
+// vouch returns why nothing can be promised about stable storage, or nil.
+func (b *backing) vouch(op Op) error {
+	err := b.broken.Load()
+	if err == nil && b.check != nil {
+		err = b.check()
+	}
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Kind: err.Kind, Off: err.Off, Err: err.Err}
+}
+
+// fails records that what was written may be lost.
+func (b *backing) fails(op Op, errno unix.Errno) error {
+	kind := kindOf(errno)
+	if kind == KindNoSpace || kind == KindReadOnly {
+		kind = KindMedium // neither passes by itself, unlike these
+	}
+	b.broken.CompareAndSwap(nil, &Error{
+		Kind: kind,
+		Err:  fmt.Errorf("%s: writes may be lost since the last good flush; check the storage and open the device again: %w", b.path, errno),
+	})
+	return b.vouch(op)
+}
+
+func (b *backing) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gate.closed() {
+		return b.closeErr
+	}
+	b.gate.close()
+	err := b.sync(Flush)
+	if errno := errnoOf(unix.Close(b.fd)); err == nil && errno != 0 {
+		err = &Error{Op: Flush, Kind: kindOf(errno), Err: errno}
+	}
+	b.closeErr = err
+	return err
+}
+
+// errClosed is what the methods that take no request return after Close.
+func errClosed() error { return &Error{Kind: KindGone, Err: ErrClosed} }

@@ -1,0 +1,192 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// DiskOptions say how OpenDisk opens a block device.
+type DiskOptions struct {
+	// ReadOnly opens for reading alone.
+	ReadOnly bool
+}
+
+// A disk device is a block device, used past the page cache (O_DIRECT).
+type disk struct {
+	backing
+	capacity func(fd int) (int64, error)
+}
+
+var _ Device = (*disk)(nil)
+
+// OpenDisk opens a block device exclusively (O_EXCL): it fails with ErrInUse while
+// the device is mounted, part of an array or volume group, or open here. It
+// never uses the page cache.
+func OpenDisk(path string, opts DiskOptions) (Device, error) {
+	d, err := openDisk(path, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func openDisk(path string, opts DiskOptions) (_ *disk, err error) {
+	flags := unix.O_DIRECT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_RDWR
+	if opts.ReadOnly {
+		flags = unix.O_DIRECT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_RDONLY
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return nil, errors.New("not a block device")
+	}
+	fd, err := unix.Open(path, flags, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
+	// The device node may have changed since Stat.
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	info := queueInfo("/sys", st.Rdev)
+	info.ReadOnly = opts.ReadOnly
+	if info.BlockSize, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); err != nil {
+		return nil, fmt.Errorf("logical block size: %w", err)
+	}
+	if info.PhysicalBlockSize, err = unix.IoctlGetInt(fd, unix.BLKPBSZGET); err != nil {
+		return nil, fmt.Errorf("physical block size: %w", err)
+	}
+	return newDisk(fd, path, info, diskCapacity)
+}
+
+// newDisk makes a device of a descriptor that is open with O_DIRECT.
+func newDisk(fd int, path string, info Info, capacity func(fd int) (int64, error)) (*disk, error) {
+	size, err := capacity(fd)
+	if err != nil {
+		return nil, fmt.Errorf("capacity: %w", err)
+	}
+	info.Kind = "disk"
+	info.Align = max(info.BlockSize, 512)
+	info.PhysicalBlockSize = max(info.PhysicalBlockSize, info.BlockSize)
+	info.DiscardGranularity = max(info.DiscardGranularity, info.PhysicalBlockSize)
+	d := &disk{capacity: capacity}
+	d.init(fd, path, size-size%int64(info.BlockSize))
+	d.info = info
+	d.atEnd = func(off int64) *Error {
+		// The kernel sets the capacity of a removed disk to zero.
+		return &Error{Op: Read, Kind: KindGone, Off: off, Err: fmt.Errorf("%s has shrunk or was removed", path)}
+	}
+	return d, nil
+}
+
+// diskCapacity asks for the size of a block device in bytes.
+func diskCapacity(fd int) (int64, error) {
+	var size uint64
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, errno
+	}
+	if size > math.MaxInt64 {
+		return 0, unix.EOVERFLOW
+	}
+	return int64(size), nil
+}
+
+// queueInfo reads from sysfs what no ioctl tells.
+func queueInfo(sysfs string, rdev uint64) Info {
+	dir := filepath.Join(sysfs, "dev/block", fmt.Sprintf("%d:%d", unix.Major(rdev), unix.Minor(rdev)))
+	if _, err := os.Stat(filepath.Join(dir, "queue")); err != nil {
+		dir = filepath.Join(dir, "..") // a partition: the queue is its disk's
+	}
+	attr := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, "queue", name))
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(b))
+	}
+	number := func(name string) int64 {
+		n, err := strconv.ParseInt(attr(name), 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	return Info{
+		// A discarded block has to read as zeros. BLKDISCARD does not promise
+		// it; punching a hole does, which the kernel makes by writing zeros
+		// with leave to deallocate.
+		Discard:            number("discard_max_bytes") > 0 && number("write_zeroes_max_bytes") > 0,
+		DiscardGranularity: int(number("discard_granularity")),
+		Volatile:           attr("write_cache") != "write through",
+		Rotational:         number("rotational") == 1,
+	}
+}
+
+func (d *disk) Submit(r *Request) {
+	if !d.admit(r) {
+		return
+	}
+	if r.Op == Flush {
+		d.flush(r)
+		return
+	}
+	d.queue.push(r)
+}
+
+// Extent reports everything as allocated: a block device does not tell.
+func (d *disk) Extent(off, limit int64) (bool, int64, error) {
+	if d.gate.closed() {
+		return false, 0, errClosed()
+	}
+	n, err := clipExtent(off, limit, d.size.Load())
+	return true, n, err
+}
+
+// Resize makes the device as large as the disk below it has become, or smaller.
+// It does not change that disk.
+func (d *disk) Resize(size int64) error {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gate.closed() {
+		return errClosed()
+	}
+	capacity, err := d.capacity(d.fd)
+	if err != nil {
+		return &Error{Kind: kindOf(errnoOf(err)), Err: err}
+	}
+	if size > capacity {
+		return fmt.Errorf("%s has %d bytes; resize it first: %w", d.path, capacity, errors.ErrUnsupported)
+	}
+	if size%int64(d.info.BlockSize) != 0 {
+		return &Error{Kind: KindRange, Off: size, Err: ErrUnaligned}
+	}
+	d.gate.pause()
+	d.size.Store(size)
+	d.gate.resume(d.Submit)
+	return nil
+}
+
+// Used returns the size: all of a disk belongs to its volume.
+func (d *disk) Used() (int64, error) { return d.size.Load(), nil }

@@ -1,0 +1,372 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FileOptions say how OpenFile opens a volume file.
+type FileOptions struct {
+	// ReadOnly opens for reading alone; several may do so at once.
+	ReadOnly bool
+}
+
+const (
+	// inlineWrite is the longest write in bytes that is tried on the caller's
+	// goroutine where the file system cannot promise not to wait.
+	inlineWrite = 64 << 10
+	// slowCall is how long a call into the page cache may take; a longer one
+	// has waited for the disk, or was throttled for too many dirty pages.
+	slowCall = int64(time.Millisecond)
+	// slowFor is how long after a slow call all go to the workers.
+	slowFor = int64(100 * time.Millisecond)
+	// verifyEvery is how often the backing file is looked at while written to.
+	verifyEvery = int64(time.Second)
+)
+
+// A file device is a sparse regular file, used through the page cache.
+//
+// It looks after its file while writing: a file that was deleted, renamed or
+// replaced fails changes and flushes with KindGone, for what they store would be
+// lost with the descriptor, and works again once the file is back. One that was
+// cut short fails with KindMedium, until opened again, whatever touches the lost
+// part and all changes: they would make it grow again, with holes that read as
+// zeros. Reads of what is left go on in both cases.
+type file struct {
+	backing
+	now        func() int64 // nanoseconds of a monotonic clock
+	noReadNow  atomic.Bool  // the file system has no RWF_NOWAIT reads
+	noWriteNow atomic.Bool  // nor writes
+	slowUntil  atomic.Int64
+
+	id       unix.Stat_t // at open: for the device and inode numbers
+	verified atomic.Int64
+	verifyFn func()                // made once: a method value allocates
+	wrong    atomic.Pointer[Error] // what verify found, nil for nothing
+}
+
+var _ Device = (*file)(nil)
+
+// CreateFile makes a new sparse file of the given size in bytes for OpenFile, with
+// mode 0600, and returns after it is on stable storage. It fails with
+// fs.ErrExist where the path exists.
+func CreateFile(path string, size int64) (err error) {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("create volume file: %w", err)
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			err = fmt.Errorf("create volume file: %w", errors.Join(err, os.Remove(path)))
+		}
+	}()
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// OpenFile opens a regular file as a device of the file's size. The file is locked
+// (flock), so that a second open fails with ErrInUse.
+func OpenFile(path string, opts FileOptions) (Device, error) {
+	d, err := openFile(path, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open volume file %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func openFile(path string, opts FileOptions) (_ *file, err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	flags := unix.O_RDWR
+	if opts.ReadOnly {
+		flags = unix.O_RDONLY
+	}
+	fd, err := openLocked(path, flags|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+		}
+	}()
+	start := time.Now()
+	d := &file{now: func() int64 { return int64(time.Since(start)) }}
+	if err := unix.Fstat(fd, &d.id); err != nil {
+		return nil, err
+	}
+	if d.id.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, errors.New("not a regular file")
+	}
+	unit := int(d.id.Blksize)
+	if unit < 512 || unit > 64<<10 || bits.OnesCount(uint(unit)) != 1 {
+		unit = 4096 // network file systems tell their transfer size
+	}
+	d.init(fd, path, d.id.Size)
+	d.info = Info{
+		Kind:               "file",
+		BlockSize:          1,
+		PhysicalBlockSize:  unit,
+		Align:              1,
+		Discard:            !opts.ReadOnly && canPunch(fd, d.id.Size),
+		DiscardGranularity: unit,
+		Volatile:           true,
+		ReadOnly:           opts.ReadOnly,
+		Inline:             true,
+	}
+	d.verifyFn = func() { d.verify() }
+	d.check = d.verify
+	d.atEnd = d.cutShort
+	return d, nil
+}
+
+// openLocked opens a path and takes a lock on it: a shared one for reading.
+func openLocked(path string, flags int) (int, error) {
+	flags |= unix.O_CLOEXEC
+	fd, err := unix.Open(path, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // only the owner may use O_NOATIME
+		fd, err = unix.Open(path, flags, 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	lock := unix.LOCK_EX
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		lock = unix.LOCK_SH
+	}
+	if err := unix.Flock(fd, lock|unix.LOCK_NB); err != nil {
+		_ = unix.Close(fd)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrInUse
+		}
+		return -1, err
+	}
+	return fd, nil
+}
+
+// canPunch tries a hole beyond the end, where there is nothing to lose.
+func canPunch(fd int, size int64) bool {
+	const page = 4096
+	at := (size + page - 1) &^ (page - 1)
+	return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, page) == nil
+}
+
+func (d *file) Submit(r *Request) {
+	if !d.admit(r) {
+		return
+	}
+	var done bool
+	var err error
+	switch r.Op {
+	case Flush:
+		d.flush(r)
+		return
+	case Read:
+		done, err = d.readNow(r)
+	default:
+		done, err = d.changeNow(r)
+	}
+	if done {
+		d.finish(r, err)
+		return
+	}
+	d.queue.push(r)
+}
+
+// readNow reads without waiting. It returns false where the workers have to.
+func (d *file) readNow(r *Request) (bool, error) {
+	if wrong := d.wrong.Load(); wrong != nil && wrong.Kind == KindMedium && r.Off+int64(len(r.Data)) > wrong.Off {
+		return true, fail(r, KindMedium, wrong.Err)
+	}
+	if len(r.Data) == 0 {
+		return true, nil
+	}
+	if !d.noReadNow.Load() {
+		n, errno := readCached(d.fd, r.Data, r.Off)
+		if errno == unix.EOPNOTSUPP || errno == unix.ENOSYS {
+			d.noReadNow.Store(true)
+		}
+		return errno == 0 && n == len(r.Data), nil
+	}
+	start := d.now()
+	if start < d.slowUntil.Load() {
+		return false, nil
+	}
+	err := d.readAll(r, r.Data, r.Off)
+	d.pace(start, d.now())
+	return true, err
+}
+
+// changeNow refuses changes of a file that is not there, and makes those that
+// probably do not wait. It returns false for what the workers have to do.
+func (d *file) changeNow(r *Request) (bool, error) {
+	start := d.now()
+	if since := d.verified.Load(); start-since >= verifyEvery && d.verified.CompareAndSwap(since, start) {
+		go d.verifyFn()
+	}
+	if wrong := d.wrong.Load(); wrong != nil {
+		return true, fail(r, wrong.Kind, wrong.Err)
+	}
+	switch {
+	case r.Length() == 0:
+		return true, nil
+	case r.Op != Write || r.Flags&FUA != 0:
+		return false, nil
+	case !d.noWriteNow.Load():
+		n, errno := writeAt(d.fd, r.Data, r.Off, unix.RWF_NOWAIT)
+		if errno == unix.EOPNOTSUPP || errno == unix.ENOSYS {
+			d.noWriteNow.Store(true)
+		}
+		return errno == 0 && n == len(r.Data), nil
+	case len(r.Data) > inlineWrite || start < d.slowUntil.Load():
+		return false, nil
+	}
+	err := d.writeAll(r, r.Data, r.Off)
+	d.pace(start, d.now())
+	return true, err
+}
+
+// pace sends the next calls to the workers after a slow one.
+func (d *file) pace(start, end int64) {
+	if end-start > slowCall {
+		d.slowUntil.Store(end + slowFor)
+	}
+}
+
+// verify looks whether the file is still what was opened.
+func (d *file) verify() *Error {
+	if !d.mu.TryLock() { // Resize changes it, Close ends it, Extent is not worth waiting for
+		return d.wrong.Load()
+	}
+	defer d.mu.Unlock()
+	if wrong := d.wrong.Load(); d.gate.closed() || wrong != nil && wrong.Kind == KindMedium {
+		return wrong
+	}
+	wrong := d.inspect()
+	d.wrong.Store(wrong)
+	return wrong
+}
+
+func (d *file) inspect() *Error {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return &Error{Kind: kindOf(errnoOf(err)), Err: err}
+	}
+	if size := d.size.Load(); st.Size < size {
+		return &Error{Kind: KindMedium, Off: st.Size, Err: fmt.Errorf("%s was cut from %d to %d bytes by somebody else; restore it and open the device again", d.path, size, st.Size)}
+	}
+	if st.Nlink == 0 {
+		return &Error{Kind: KindGone, Err: fmt.Errorf("%s was deleted: %w", d.path, fs.ErrNotExist)}
+	}
+	if err := unix.Stat(d.path, &st); err != nil {
+		return &Error{Kind: KindGone, Err: fmt.Errorf("%s was renamed, or its directory: %w", d.path, err)}
+	}
+	if st.Dev != d.id.Dev || st.Ino != d.id.Ino {
+		return &Error{Kind: KindGone, Err: fmt.Errorf("%s was replaced by another file", d.path)}
+	}
+	return nil
+}
+
+func (d *file) cutShort(off int64) *Error {
+	wrong := d.verify()
+	if wrong == nil || wrong.Kind != KindMedium {
+		wrong = &Error{Err: fmt.Errorf("%s ended before its size", d.path)}
+	}
+	return &Error{Op: Read, Kind: KindMedium, Off: off, Err: wrong.Err}
+}
+
+func (d *file) Extent(off, limit int64) (bool, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gate.closed() {
+		return false, 0, errClosed()
+	}
+	limit, err := clipExtent(off, limit, d.size.Load())
+	if err != nil {
+		return false, 0, err
+	}
+	data, err := unix.Seek(d.fd, off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return false, limit, nil // a hole to the end
+	}
+	if err == nil && data > off {
+		return false, min(limit, data-off), nil
+	}
+	hole := data
+	if err == nil {
+		hole, err = unix.Seek(d.fd, off, unix.SEEK_HOLE)
+	}
+	if err != nil {
+		return false, 0, &Error{Kind: kindOf(errnoOf(err)), Off: off, Err: err}
+	}
+	if hole == off { // discarded between the two calls
+		return false, min(limit, int64(d.info.DiscardGranularity)), nil
+	}
+	return true, min(limit, hole-off), nil
+}
+
+func (d *file) Resize(size int64) error {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gate.closed() {
+		return errClosed()
+	}
+	if d.info.ReadOnly {
+		return &Error{Kind: KindReadOnly}
+	}
+	wrong := d.inspect()
+	if d.wrong.Store(wrong); wrong != nil {
+		return wrong
+	}
+	d.gate.pause()
+	defer d.gate.resume(d.Submit)
+	// Cutting first drops what somebody may have appended, so that growing
+	// reads as zeros.
+	old := d.size.Load()
+	for _, length := range []int64{min(old, size), size} {
+		if err := unix.Ftruncate(d.fd, length); err != nil {
+			return &Error{Kind: kindOf(errnoOf(err)), Off: length, Err: err}
+		}
+		d.size.Store(length)
+	}
+	return d.sync(Flush)
+}
+
+func (d *file) Used() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gate.closed() {
+		return 0, errClosed()
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return 0, &Error{Kind: kindOf(errnoOf(err)), Err: err}
+	}
+	return st.Blocks * 512, nil
+}
