@@ -1,0 +1,189 @@
+package array
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// ParseNetwork returns the network that an address ("192.0.2.7") or a prefix
+// ("192.0.2.0/24") stands for, or a KindInvalid error.
+func ParseNetwork(s string) (netip.Prefix, error) {
+	s = strings.TrimSpace(s)
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, Errorf(KindInvalid, "address %q: write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32", s)
+	}
+	return p.Masked(), nil
+}
+
+// normalize brings the initiator names into the form they are kept in.
+func (h *Host) normalize() error {
+	initiators := make([]string, 0, len(h.Initiators))
+	for _, i := range h.Initiators {
+		n, err := NormalizePattern(i)
+		if err != nil {
+			return err
+		}
+		initiators = append(initiators, n)
+	}
+	h.Initiators = initiators
+	return nil
+}
+
+// checkHostName returns a KindExists error where a host or host group has the name.
+func (s *State) checkHostName(name string) error {
+	if _, err := s.Host(name); err == nil {
+		return Errorf(KindExists, "host %q exists already", name)
+	}
+	if _, err := s.HostGroup(name); err == nil {
+		return Errorf(KindExists, "host group %q exists already: hosts and host groups share their names", name)
+	}
+	return nil
+}
+
+// CreateHost returns the state with one more host.
+func (s *State) CreateHost(env Env, spec Host) (*State, *Host, Plan, error) {
+	var plan Plan
+	if err := s.checkHostName(spec.Name); err != nil {
+		return nil, nil, plan, err
+	}
+	h := spec
+	doc := *s.Document
+	h.Object = Object{ID: fmt.Sprintf("host-%d", doc.Next.Host), Rev: 1, Created: env.Now().UTC()}
+	if err := h.normalize(); err != nil {
+		return nil, nil, plan, err
+	}
+	doc.Next.Host++
+	doc.Hosts = append(slices.Clip(doc.Hosts), &h)
+	state, err := s.with(doc)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	plan.Steps = append(plan.Steps, fmt.Sprintf("create host %s with initiators %s", h.Name, listOr(h.Initiators, "none")))
+	if len(h.Initiators) == 0 {
+		plan.Warnings = append(plan.Warnings, "no initiator belongs to the host until one is named")
+	}
+	if slices.Contains(h.Initiators, "*") && h.CHAPUser == "" && len(h.Addresses) == 0 {
+		plan.Warnings = append(plan.Warnings, "every initiator that reaches a portal belongs to this host: there is neither CHAP nor an address limit")
+	}
+	return state, &h, plan, nil
+}
+
+func listOr(list []string, none string) string {
+	if len(list) == 0 {
+		return none
+	}
+	return strings.Join(list, ", ")
+}
+
+// UpdateHost returns the state with a host changed by edit. A host whose CHAPUser
+// becomes empty loses all its secrets.
+func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, Plan, error) {
+	old, err := s.Host(name)
+	if err != nil {
+		return nil, nil, Plan{}, err
+	}
+	if err := CheckEtag("host "+name, etag, old.Etag()); err != nil {
+		return nil, nil, Plan{}, err
+	}
+	h := *old
+	edit(&h)
+	if err := h.normalize(); err != nil {
+		return nil, nil, Plan{}, err
+	}
+	if old.CHAPUser != "" && h.CHAPUser == "" {
+		h.CHAPSecret, h.MutualUser, h.MutualSecret = "", "", ""
+	}
+	if old.MutualUser != "" && h.MutualUser == "" {
+		h.MutualSecret = ""
+	}
+	if h.Name != old.Name {
+		if err := s.checkHostName(h.Name); err != nil {
+			return nil, nil, Plan{}, err
+		}
+	}
+	d := differ{subject: "host " + old.Name}
+	d.add("name", old.Name, h.Name)
+	d.add("initiators", strings.Join(old.Initiators, ","), strings.Join(h.Initiators, ","))
+	d.add("addresses", old.Addresses, h.Addresses)
+	d.add("chap_user", old.CHAPUser, h.CHAPUser)
+	d.addSecret("chap_secret", old.CHAPSecret, h.CHAPSecret)
+	d.add("mutual_user", old.MutualUser, h.MutualUser)
+	d.addSecret("mutual_secret", old.MutualSecret, h.MutualSecret)
+	d.add("comment", old.Comment, h.Comment)
+	if len(d.fields) == 0 {
+		return s, old, d.plan, nil
+	}
+	if slices.ContainsFunc(d.fields, func(f string) bool { return f == "initiators" || f == "addresses" }) {
+		d.warn("sessions of initiators that no longer belong to the host lose its LUNs")
+	}
+	h.Rev++
+	doc := *s.Document
+	doc.Hosts = replace(doc.Hosts, old, &h)
+	state, err := s.with(doc)
+	if err != nil {
+		return nil, nil, d.plan, err
+	}
+	return state, &h, d.plan, nil
+}
+
+// DeleteHost returns the state without a host. It fails with KindBusy where the host
+// has mappings or is in a group, unless force removes these too.
+func (s *State) DeleteHost(name, etag string, force bool) (*State, *Host, Plan, error) {
+	var plan Plan
+	h, err := s.Host(name)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	if err := CheckEtag("host "+name, etag, h.Etag()); err != nil {
+		return nil, nil, plan, err
+	}
+	doc := *s.Document
+	if groups := s.GroupsOf(h.ID); len(groups) > 0 {
+		if !force {
+			return nil, nil, plan, Errorf(KindBusy, "host %s is in host group %s: take it out first, or use force", name, groups[0].Name)
+		}
+		for _, g := range groups {
+			plan.Steps = append(plan.Steps, fmt.Sprintf("take host %s out of host group %s", name, g.Name))
+			next := *g
+			next.Rev++
+			next.Hosts = slices.DeleteFunc(slices.Clone(g.Hosts), func(id string) bool { return id == h.ID })
+			doc.HostGroups = replace(doc.HostGroups, g, &next)
+		}
+	}
+	mine := func(m *Mapping) bool { return m.Host == h.ID }
+	if err := s.unmapAll(&doc, "host "+name, mine, force, &plan); err != nil {
+		return nil, nil, plan, err
+	}
+	doc.Hosts = remove(doc.Hosts, h)
+	plan.Steps = append(plan.Steps, "delete host "+name)
+	state, err := s.with(doc)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	return state, h, plan, nil
+}
+
+// unmapAll takes the mappings that go with an object out of doc.
+func (s *State) unmapAll(doc *Document, what string, mine func(*Mapping) bool, force bool, plan *Plan) error {
+	i := slices.IndexFunc(doc.Mappings, mine)
+	if i < 0 {
+		return nil
+	}
+	if !force {
+		return Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use force", s.volumeName(doc.Mappings[i].Volume), what)
+	}
+	for _, m := range doc.Mappings {
+		if mine(m) {
+			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (LUN %d)", s.volumeName(m.Volume), what, m.LUN))
+		}
+	}
+	doc.Mappings = slices.DeleteFunc(slices.Clone(doc.Mappings), mine)
+	return nil
+}

@@ -1,0 +1,109 @@
+package array
+
+import (
+	"regexp"
+	"strings"
+)
+
+var (
+	nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{1,46}$`)
+	iqnForm  = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:.+)?$`)
+	euiForm  = regexp.MustCompile(`^eui\.[0-9a-f]{16}$`)
+	naaForm  = regexp.MustCompile(`^naa\.([0-9a-f]{16}|[0-9a-f]{32})$`)
+)
+
+// maxISCSIName is the longest iSCSI name in bytes (RFC 7143 §4.2.7.1).
+const maxISCSIName = 223
+
+// CheckName returns a KindInvalid error unless name is a valid name of a what:
+// [a-z][a-z0-9-]{1,46}.
+func CheckName(what, name string) error {
+	if name == "" {
+		return Errorf(KindInvalid, "%s name is missing", what)
+	}
+	if !nameForm.MatchString(name) {
+		return Errorf(KindInvalid, "%s name %q: use 2 to 47 lower-case letters, digits and dashes, a letter first", what, name)
+	}
+	return nil
+}
+
+// NormalizeISCSIName returns an iSCSI name in lower case, as names are compared
+// (RFC 7143 §4.2.7.2), or a KindInvalid error where it is none: iqn., eui. or
+// naa., at most 223 bytes.
+func NormalizeISCSIName(name string) (string, error) {
+	lower := strings.ToLower(name)
+	if len(lower) > maxISCSIName {
+		return "", Errorf(KindInvalid, "iSCSI name %q has %d bytes, at most %d are allowed", name, len(lower), maxISCSIName)
+	}
+	if !plainName(lower) || !iqnForm.MatchString(lower) && !euiForm.MatchString(lower) && !naaForm.MatchString(lower) {
+		return "", Errorf(KindInvalid, "iSCSI name %q: write it like iqn.2001-04.com.example:host1, eui. with 16 or naa. with 16 or 32 hex digits", name)
+	}
+	return lower, nil
+}
+
+// plainName reports whether s has only characters that an iSCSI name may have:
+// no white space, control characters, wildcards, commas or slashes; of ASCII
+// punctuation dash, dot and colon count, and underscore, which initiators use.
+func plainName(s string) bool {
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-', r == '.', r == ':', r == '_':
+		case r > 0x7f && r != '\uFFFD' && r != '\u3000' && r != '\u00a0':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// NormalizePattern is NormalizeISCSIName for names that may have the wildcards
+// * (any characters) and ? (one character).
+func NormalizePattern(pattern string) (string, error) {
+	if !strings.ContainsAny(pattern, "*?") {
+		return NormalizeISCSIName(pattern)
+	}
+	lower := strings.ToLower(pattern)
+	literal := strings.NewReplacer("*", "", "?", "").Replace(lower)
+	if len(lower) > maxISCSIName || !plainName(literal) {
+		return "", Errorf(KindInvalid, "initiator pattern %q: use an iSCSI name of at most %d bytes with * and ? as wildcards", pattern, maxISCSIName)
+	}
+	return lower, nil
+}
+
+// MatchPattern reports whether a normalized pattern matches a normalized name.
+// It takes at most len(pattern)*len(name) steps.
+func MatchPattern(pattern, name string) bool {
+	p, n := 0, 0
+	star, mark := -1, 0 // the last * and where it stopped matching
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, n
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == name[n]):
+			p++
+			n++
+		case star >= 0:
+			mark++
+			p, n = star+1, mark
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}
+
+// specificity orders patterns that match the same name: higher is more
+// specific. An exact name comes first, then patterns by their literal
+// characters, then by question marks.
+func specificity(pattern string) int {
+	wild := strings.Count(pattern, "*")
+	ask := strings.Count(pattern, "?")
+	if wild+ask == 0 {
+		return 1 << 20
+	}
+	return (len(pattern)-wild-ask)<<8 + min(ask, 255)
+}

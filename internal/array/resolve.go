@@ -1,0 +1,88 @@
+package array
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// LUN is one logical unit that a host sees.
+type LUN struct {
+	Number   uint16
+	Volume   *Volume
+	Pool     *PoolDocument
+	ReadOnly bool // by the mapping or the volume
+}
+
+// Match returns the host that an initiator belongs to, nil for none. Among the hosts that
+// have a pattern for the name and allow the address, the most specific pattern
+// wins, then the longest network, then the older host. The name is compared
+// in lower case; IPv4 addresses in IPv6 form count as IPv4, zones are ignored.
+func (s *State) Match(initiator string, from netip.Addr) *Host {
+	name, err := NormalizeISCSIName(initiator)
+	if err != nil {
+		return nil
+	}
+	from = from.Unmap().WithZone("")
+	var best *Host
+	bestName, bestNet := -1, -1
+	for _, h := range s.Document.Hosts { // older hosts come first
+		net := 0
+		if len(h.Addresses) > 0 {
+			net = -1
+			for _, p := range h.Addresses {
+				if p.Contains(from) {
+					net = max(net, p.Bits()+1)
+				}
+			}
+			if net < 0 {
+				continue
+			}
+		}
+		for _, pattern := range h.Initiators {
+			if !MatchPattern(pattern, name) {
+				continue
+			}
+			if spec := specificity(pattern); spec > bestName || spec == bestName && net > bestNet {
+				best, bestName, bestNet = h, spec, net
+			}
+		}
+	}
+	return best
+}
+
+// LUNs returns what a host sees, through its groups too, ordered by number.
+// Mappings of volumes that are not there are left out.
+func (s *State) LUNs(hostID string) []LUN {
+	var luns []LUN
+	for _, m := range s.Document.Mappings {
+		if m.Host != hostID && (m.Host != "" || !slices.Contains(s.hostsOf(m), hostID)) {
+			continue
+		}
+		if v, p := s.VolumeByID(m.Volume); v != nil {
+			luns = append(luns, LUN{Number: m.LUN, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v.ReadOnly})
+		}
+	}
+	slices.SortFunc(luns, func(a, b LUN) int { return int(a.Number) - int(b.Number) })
+	return luns
+}
+
+// Resolve returns the host an initiator belongs to and what it sees; nil and
+// nothing for an initiator that no host names.
+func (s *State) Resolve(initiator string, from netip.Addr) (*Host, []LUN) {
+	h := s.Match(initiator, from)
+	if h == nil {
+		return nil, nil
+	}
+	return h, s.LUNs(h.ID)
+}
+
+// Access returns the access state of a pool through a port group; optimized
+// where either is unknown.
+func (s *State) Access(portGroup uint16, poolID string) AccessState {
+	for i := range s.Document.Target.PortGroups {
+		if g := &s.Document.Target.PortGroups[i]; g.ID == portGroup {
+			return g.State(poolID)
+		}
+	}
+	return Optimized
+}

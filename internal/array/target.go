@@ -1,0 +1,169 @@
+package array
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// UpdateTarget returns the state with the target's name, alias and CHAP digests changed
+// by edit. The name fails with KindBusy while there are sessions.
+func (s *State) UpdateTarget(etag string, inUse bool, edit func(*Target)) (*State, Plan, error) {
+	doc := *s.Document
+	old := doc.Target
+	if err := CheckEtag("the target", etag, old.Etag()); err != nil {
+		return nil, Plan{}, err
+	}
+	edit(&doc.Target)
+	iqn, err := NormalizeISCSIName(doc.Target.IQN)
+	if err != nil {
+		return nil, Plan{}, err
+	}
+	doc.Target.IQN = iqn
+	if inUse && iqn != old.IQN {
+		return nil, Plan{}, Errorf(KindBusy, "the target's name cannot change while there are sessions: log them out first")
+	}
+	d := differ{subject: "the target"}
+	d.add("iqn", old.IQN, iqn)
+	d.add("alias", old.Alias, doc.Target.Alias)
+	d.add("chap_algorithms", old.CHAP, doc.Target.CHAP)
+	if len(d.fields) == 0 {
+		return s, d.plan, nil
+	}
+	doc.Target.Rev++
+	state, err := s.with(doc)
+	return state, d.plan, err
+}
+
+// Portal returns the portal with an address and port; port 0 stands for 3260. It
+// fails with KindNotFound.
+func (s *State) Portal(address netip.Addr, port uint16) (*Portal, error) {
+	if port == 0 {
+		port = DefaultPort
+	}
+	for _, p := range s.Document.Portals {
+		if p.Address == address && p.Port == port {
+			return p, nil
+		}
+	}
+	return nil, Errorf(KindNotFound, "portal %s does not exist", netip.AddrPortFrom(address, port))
+}
+
+// ParsePortalAddress returns the address of a portal, or a KindInvalid error.
+func ParsePortalAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(strings.Trim(strings.TrimSpace(s), "[]"))
+	if err != nil || a.IsMulticast() {
+		return netip.Addr{}, Errorf(KindInvalid, "address %q: give the IPv4 or IPv6 address to listen on", s)
+	}
+	return a.Unmap(), nil
+}
+
+// AddPortal returns the state with one more portal; port 0 stands for 3260, tag 0 for
+// the lowest that was never used.
+func (s *State) AddPortal(env Env, address netip.Addr, port, tag uint16) (*State, *Portal, Plan, error) {
+	var plan Plan
+	if port == 0 {
+		port = DefaultPort
+	}
+	if _, err := s.Portal(address, port); err == nil {
+		return nil, nil, plan, Errorf(KindExists, "portal %s exists already", netip.AddrPortFrom(address, port))
+	}
+	doc := *s.Document
+	if tag == 0 {
+		tag = doc.Next.PortalTag
+	}
+	if tag == 0 {
+		return nil, nil, plan, Errorf(KindExists, "every target portal group tag was used: name one")
+	}
+	p := &Portal{
+		Object:  Object{ID: fmt.Sprintf("portal-%d", doc.Next.Portal), Rev: 1, Created: env.Now().UTC()},
+		Address: address, Port: port, Tag: tag,
+	}
+	doc.Next.Portal++
+	if tag >= doc.Next.PortalTag && doc.Next.PortalTag != 0 {
+		doc.Next.PortalTag = tag + 1 // 0 after 65535: none is left
+	}
+	doc.Portals = append(slices.Clip(doc.Portals), p)
+	state, err := s.with(doc)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	plan.Steps = append(plan.Steps, fmt.Sprintf("listen on %s with target portal group tag %d", p.AddrPort(), tag))
+	if !address.IsLoopback() {
+		plan.Warnings = append(plan.Warnings, "iSCSI is not encrypted: use a private network, or a tunnel, for this portal")
+	}
+	return state, p, plan, nil
+}
+
+// RemovePortal returns the state without a portal.
+func (s *State) RemovePortal(address netip.Addr, port uint16, etag string) (*State, *Portal, Plan, error) {
+	var plan Plan
+	p, err := s.Portal(address, port)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	if err := CheckEtag("portal "+p.AddrPort().String(), etag, p.Etag()); err != nil {
+		return nil, nil, plan, err
+	}
+	doc := *s.Document
+	doc.Portals = remove(doc.Portals, p)
+	plan.Steps = append(plan.Steps, fmt.Sprintf("stop listening on %s and log its sessions out", p.AddrPort()))
+	if len(doc.Portals) == 0 {
+		plan.Warnings = append(plan.Warnings, "it is the last portal: no initiator can log in without one")
+	}
+	state, err := s.with(doc)
+	if err != nil {
+		return nil, nil, plan, err
+	}
+	return state, p, plan, nil
+}
+
+// SetAccessState returns the state with the access state of a pool through a port group
+// set; port group 0 stands for the only one.
+func (s *State) SetAccessState(pool string, portGroup uint16, access AccessState, etag string) (*State, Plan, error) {
+	doc := *s.Document
+	if err := CheckEtag("the target", etag, doc.Target.Etag()); err != nil {
+		return nil, Plan{}, err
+	}
+	p, err := s.Pool(pool)
+	if err != nil {
+		return nil, Plan{}, err
+	}
+	groups := slices.Clone(doc.Target.PortGroups)
+	if portGroup == 0 {
+		if len(groups) != 1 {
+			return nil, Plan{}, Errorf(KindInvalid, "the target has %d port groups: name one", len(groups))
+		}
+		portGroup = groups[0].ID
+	}
+	i := slices.IndexFunc(groups, func(g PortGroup) bool { return g.ID == portGroup })
+	if i < 0 {
+		return nil, Plan{}, Errorf(KindNotFound, "target port group %d does not exist", portGroup)
+	}
+	if !access.valid() {
+		return nil, Plan{}, Errorf(KindInvalid, "access state %q is unknown", access)
+	}
+	d := differ{subject: fmt.Sprintf("pool %s through target port group %d", p.Name, portGroup)}
+	d.add("access state", groups[i].State(p.ID), access)
+	if len(d.fields) == 0 {
+		return s, d.plan, nil
+	}
+	if access != Optimized && access != NonOptimized {
+		d.warn("hosts cannot read or write the pool's volumes through these ports in this state")
+	}
+	states := maps.Clone(groups[i].States)
+	if states == nil {
+		states = make(map[string]AccessState)
+	}
+	states[p.ID] = access
+	if access == Optimized {
+		delete(states, p.ID)
+	}
+	groups[i].States = states
+	doc.Target.PortGroups = groups
+	doc.Target.Rev++
+	state, err := s.with(doc)
+	return state, d.plan, err
+}
