@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"lintel.io/lintel/internal/array"
+)
+
+// DataPlane is what serves the volumes to initiators, as the agent sees it. All
+// methods may be called concurrently, Apply only one at a time.
+type DataPlane interface {
+	// Apply makes s what initiators see: it opens, resizes and closes devices, maps and
+	// unmaps, listens and stops listening, and tells initiators. It is called once at
+	// start and after each change, when s is on stable storage. When it returns,
+	// nothing can reach the device of a volume that s does not have, and its
+	// device is closed. A volume or portal that does not work does not stop the
+	// rest: it is reported by Volume or Portal, and tried again. The error is for
+	// the log.
+	Apply(ctx context.Context, s *array.State) error
+	// CheckPortal returns an error where the address cannot be listened on.
+	CheckPortal(ctx context.Context, at netip.AddrPort) error
+	// Volume returns how a volume does; the zero value for one it does not have.
+	Volume(id string) VolumeStatus
+	// Portal returns how a portal does; the zero value for one it does not have.
+	Portal(id string) PortalStatus
+	// Sessions returns the sessions, in any order.
+	Sessions() []Session
+	// DropSession closes the connections of a session and reports whether it existed.
+	DropSession(id string) bool
+	// Stats returns the counters since the start of the process.
+	Stats() Stats
+}
+
+// VolumeStatus is how a volume does.
+type VolumeStatus struct {
+	Online    bool
+	Reason    string // why it is not online
+	UsedBytes uint64 // space taken from the backing store
+	Sessions  int    // normal sessions that see it
+}
+
+// PortalStatus is how a portal does.
+type PortalStatus struct {
+	Listening netip.AddrPort // where it listens in fact, invalid where it does not
+	Reason    string         // why it does not
+	Sessions  int
+}
+
+// Session is an initiator's login.
+type Session struct {
+	ID          string // unique while the process runs
+	Discovery   bool
+	Initiator   string // iSCSI name
+	HostID      string // of the host it belongs to, empty for none
+	ISID        [6]byte
+	TSIH        uint16
+	PortalTag   uint16
+	Since       time.Time
+	LUNs        int
+	CHAPUser    string // proved user, empty for none
+	Commands    uint64
+	ReadBytes   uint64
+	WriteBytes  uint64
+	InFlight    int
+	Connections []Connection
+}
+
+// Connection is one TCP connection of a session.
+type Connection struct {
+	CID          uint16
+	Remote       netip.AddrPort
+	Local        netip.AddrPort
+	HeaderDigest bool
+	DataDigest   bool
+}
+
+// IOStats counts commands since the start of the process.
+type IOStats struct {
+	ReadOps    uint64
+	WriteOps   uint64
+	OtherOps   uint64
+	ReadBytes  uint64
+	WriteBytes uint64
+	Errors     uint64        // commands that ended with CHECK CONDITION
+	ReadTime   time.Duration // from command to status, summed; 0 where not measured
+	WriteTime  time.Duration
+	InFlight   int
+}
+
+// Stats are all counters of a data plane.
+type Stats struct {
+	Volumes     map[string]IOStats // by volume id
+	Total       IOStats            // deleted volumes included
+	Sessions    int
+	Connections int
+}
