@@ -10,8 +10,10 @@ package unit
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -262,6 +264,18 @@ func (u *Unit) Attached() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.watchers)
+}
+
+// Initiators returns the initiators of the watchers, without repetition, in no
+// particular order.
+func (u *Unit) Initiators() []Initiator {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	set := make(map[Initiator]struct{}, len(u.watchers))
+	for w := range u.watchers {
+		set[w.Initiator()] = struct{}{}
+	}
+	return slices.Collect(maps.Keys(set))
 }
 
 // Notify tells an event to every watcher but one; nil excepts nobody.
