@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// change is the --dry-run and --yes flags of a command that changes something.
+type change struct {
+	dry bool
+	yes bool
+}
+
+func (c *change) dryFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.dry, "dry-run", false, "check everything and say what would be done, but do nothing")
+}
+
+func (c *change) flags(cmd *cobra.Command) {
+	c.dryFlag(cmd)
+	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
+}
+
+// confirm says what is about to be destroyed and asks for consent, unless
+// --yes or --dry-run was given. Where nobody can be asked it refuses.
+func (a *app) confirm(c change, warning string, args ...any) error {
+	if c.yes || c.dry {
+		return nil
+	}
+	if in, isFile := a.In.(*os.File); isFile {
+		if _, tty := terminal(in); !tty {
+			return usage("%s: confirm with --yes", fmt.Sprintf(warning, args...))
+		}
+	}
+	fmt.Fprintf(a.Err, "%s.\nGo on? [y/N] ", printable(fmt.Sprintf(warning, args...)))
+	answer, err := bufio.NewReader(a.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return fail(ExitError, "nothing was changed")
+}
+
+// secret is a password given in a file, on standard input, at a prompt or, by
+// who accepts that other users of the machine see it, on the command line.
+type secret struct {
+	what string
+	file string
+	text string
+}
+
+func (s *secret) flags(cmd *cobra.Command, name, what string) {
+	s.what = what
+	cmd.Flags().StringVar(&s.file, name+"-file", "", "read "+what+" from the first line of `FILE` (- for standard input); asked for where neither is given")
+	cmd.Flags().StringVar(&s.text, name, "", what+" itself, visible to every user of this machine while the command runs")
+	cmd.MarkFlagsMutuallyExclusive(name, name+"-file")
+}
+
+// given reports whether a flag names the secret.
+func (s *secret) given() bool { return s.file != "" || s.text != "" }
+
+// read returns the secret, asking for it on the terminal where no flag gives it.
+func (s *secret) read(a *app) (string, error) {
+	switch {
+	case s.text != "":
+		return s.text, nil
+	case s.file == "-":
+		return firstLine(a.In, "standard input")
+	case s.file != "":
+		f, err := os.Open(s.file)
+		if err != nil {
+			return "", fmt.Errorf("read %s: %w", s.what, err)
+		}
+		defer f.Close()
+		return firstLine(f, s.file)
+	}
+	fd, tty := terminal(a.In)
+	if !tty {
+		return "", usage("%s is missing: put it in a file and name that file", s.what)
+	}
+	fmt.Fprintf(a.Err, "%s: ", s.what)
+	line, err := term.ReadPassword(fd)
+	fmt.Fprintln(a.Err)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", s.what, err)
+	}
+	return string(line), nil
+}
+
+func firstLine(r io.Reader, name string) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, 4096)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read %s: %w", name, err)
+	}
+	line = strings.TrimRight(line, "\r\n")
+	if line == "" {
+		return "", usage("%s has no secret in its first line", name)
+	}
+	return line, nil
+}

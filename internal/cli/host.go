@@ -1,0 +1,292 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+)
+
+func (a *app) hostCommand() *cobra.Command {
+	return noun("host", "Hosts: machines that use volumes",
+		`A host is known by its initiator names, and may be held to addresses and to CHAP.
+It sees nothing until a volume is mapped to it.`,
+		`  lintel host create esx1 --iqn iqn.1998-01.com.vmware:esx1
+  lintel host create lab --iqn 'iqn.1993-08.org.debian:*' --address 192.0.2.0/24
+  lintel host list`,
+		a.hostCreate(), a.hostList(), a.hostShow(), a.hostSet(), a.hostDelete())
+}
+
+// hostFlags are the flags that host create and host set have in common.
+type hostFlags struct {
+	at           *attributes
+	chap, mutual secret
+}
+
+func (h *hostFlags) add(cmd *cobra.Command) {
+	h.at.flag(cmd, "iqn", "initiators", "initiator name (iqn., eui. or naa.); * stands for any characters, ? for one; repeatable")
+	h.at.flag(cmd, "address", "addresses", "address or network it may come from, such as 192.0.2.7 or 2001:db8::/32; repeatable (default: any)")
+	h.at.flag(cmd, "chap-user", "chap_user", "name that the host proves with CHAP")
+	h.chap.flags(cmd, "chap-secret", "the host's CHAP secret")
+	h.at.flag(cmd, "mutual-user", "mutual_user", "name that the array proves to the host (mutual CHAP)")
+	h.mutual.flags(cmd, "mutual-secret", "the array's CHAP secret")
+	h.at.flag(cmd, "comment", "comment", "free text, at most 255 bytes")
+}
+
+// secrets reads the secrets that belong to the users that were set.
+func (h *hostFlags) secrets(a *app) error {
+	for _, s := range []struct {
+		user, field string
+		secret      *secret
+	}{{"chap_user", "chap_secret", &h.chap}, {"mutual_user", "mutual_secret", &h.mutual}} {
+		user := h.at.spec.Get(h.at.field(s.user)).String()
+		if user == "" && !s.secret.given() {
+			continue
+		}
+		text, err := s.secret.read(a)
+		if err != nil {
+			return err
+		}
+		if err := h.at.assign(h.at.field(s.field), text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) hostCreate() *cobra.Command {
+	spec := &lintelv1.HostSpec{}
+	flags := hostFlags{at: attributesOf(spec)}
+	var ch change
+	cmd := &cobra.Command{
+		Use:   "create NAME --iqn IQN...",
+		Short: "Make a host known",
+		Long: `Makes a host known to the array. An initiator belongs to the host that names it
+most exactly: an exact name counts before one with * or ?.
+
+With --chap-user the secret (12 bytes or more) is asked for, or read from the first
+line of the file that --chap-secret-file names.`,
+		Example: `  lintel host create esx1 --iqn iqn.1998-01.com.vmware:esx1
+  lintel host create db --iqn iqn.1993-08.org.debian:01:db-a --iqn iqn.1993-08.org.debian:01:db-b
+  lintel host create any --iqn '*' --address 192.0.2.0/24
+  lintel host create web --iqn iqn.1993-08.org.debian:01:w --chap-user w --chap-secret-file ./secret`,
+		Args: takes("NAME"),
+		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
+			spec.Name = args[0]
+			if len(spec.GetInitiators()) == 0 {
+				return usage("which initiators does %s have? Add --iqn, such as --iqn iqn.1993-08.org.debian:01:%s", args[0], args[0])
+			}
+			if err := flags.secrets(a); err != nil {
+				return err
+			}
+			res, err := call(ctx, c.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: spec, DryRun: ch.dry})
+			if err != nil {
+				return err
+			}
+			return a.report(ch.dry, res, "created host %s with %s", args[0], plural(len(spec.GetInitiators()), "initiator name"))
+		}),
+	}
+	flags.add(cmd)
+	ch.dryFlag(cmd)
+	return cmd
+}
+
+func (a *app) hostList() *cobra.Command {
+	var w watch
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the hosts",
+		Example: "  lintel host list\n  lintel host list -o json",
+		Args:    takes(""),
+		RunE: a.with(func(ctx context.Context, c *api, _ []string) error {
+			return w.run(ctx, a, func() error {
+				res, err := call(ctx, c.hosts.ListHosts, &lintelv1.ListHostsRequest{})
+				if err != nil {
+					return err
+				}
+				return printList(a, hostColumns, res.GetHosts())
+			})
+		}),
+	}
+	w.flags(cmd)
+	return cmd
+}
+
+var hostColumns = []column[*lintelv1.Host]{
+	{head: "NAME", text: func(h *lintelv1.Host) string { return h.GetSpec().GetName() }},
+	{head: "CHAP", text: func(h *lintelv1.Host) string { return chapWord(h.GetSpec()) }},
+	{head: "LUNS", right: true, text: func(h *lintelv1.Host) string { return fmt.Sprint(h.GetStatus().GetLuns()) }},
+	{head: "SESSIONS", right: true, text: func(h *lintelv1.Host) string { return fmt.Sprint(h.GetStatus().GetSessions()) }},
+	{head: "GROUPS", text: func(h *lintelv1.Host) string { return joinFew(h.GetStatus().GetGroups(), 3) }},
+	{head: "ADDRESSES", text: func(h *lintelv1.Host) string { return joinFew(h.GetSpec().GetAddresses(), 2) }},
+	{head: "INITIATORS", text: func(h *lintelv1.Host) string { return joinFew(h.GetSpec().GetInitiators(), 2) }},
+}
+
+func chapWord(spec *lintelv1.HostSpec) string {
+	switch {
+	case spec.GetMutualUser() != "":
+		return "mutual"
+	case spec.GetChapUser() != "":
+		return "one-way"
+	}
+	return "none"
+}
+
+func (a *app) hostShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "show HOST",
+		Short:   "Show one host",
+		Example: "  lintel host show esx1",
+		Args:    takes("HOST"),
+		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
+			res, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return printOne(a, res.GetHost(), describeHost)
+		}),
+	}
+	a.completeArgs(cmd, false, hostNames)
+	return cmd
+}
+
+func describeHost(h *lintelv1.Host) []detail {
+	spec, status := h.GetSpec(), h.GetStatus()
+	details := []detail{{"name", spec.GetName()}}
+	for _, name := range spec.GetInitiators() {
+		details = append(details, detail{"initiator", name})
+	}
+	for _, address := range spec.GetAddresses() {
+		details = append(details, detail{"address", address})
+	}
+	return append(details,
+		detail{"chap", chapWord(spec)},
+		detail{"chap user", spec.GetChapUser()},
+		detail{"mutual user", spec.GetMutualUser()},
+		detail{"groups", strings.Join(status.GetGroups(), " ")},
+		detail{"luns", fmt.Sprint(status.GetLuns())},
+		detail{"sessions", fmt.Sprint(status.GetSessions())},
+		detail{"comment", spec.GetComment()},
+		detail{"created", timeText(h.GetCreated())},
+		detail{"id", h.GetId()},
+	)
+}
+
+func (a *app) hostSet() *cobra.Command {
+	spec := &lintelv1.HostSpec{}
+	flags := hostFlags{at: attributesOf(spec)}
+	var ch change
+	var add, remove []string
+	var noCHAP bool
+	cmd := &cobra.Command{
+		Use:   "set HOST",
+		Short: "Set attributes of a host",
+		Long: `Sets attributes of a host. --iqn and --address replace all that there were;
+--add-iqn and --remove-iqn change single ones. A new CHAP secret counts from the
+next login on.`,
+		Example: `  lintel host set esx1 --add-iqn iqn.1998-01.com.vmware:esx1-new
+  lintel host set esx1 --chap-user esx1 --chap-secret-file ./secret
+  lintel host set esx1 --no-chap
+  lintel host set esx1 --name esx2`,
+		Args: takes("HOST"),
+		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
+			req := &lintelv1.UpdateHostRequest{Name: args[0], Spec: spec, DryRun: ch.dry}
+			if noCHAP {
+				flags.at.set = append(flags.at.set, "chap_user")
+			}
+			if err := flags.secrets(a); err != nil {
+				return err
+			}
+			if len(add)+len(remove) > 0 {
+				got, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				names, err := edit(got.GetHost().GetSpec().GetInitiators(), add, remove, "host "+args[0])
+				if err != nil {
+					return err
+				}
+				spec.Initiators, req.Etag = names, got.GetHost().GetEtag()
+				flags.at.set = append(flags.at.set, "initiators")
+			}
+			if len(flags.at.set) == 0 {
+				return usage("nothing to set (see lintel host set --help)")
+			}
+			req.UpdateMask = flags.at.mask()
+			res, err := call(ctx, c.hosts.UpdateHost, req)
+			if err != nil {
+				return err
+			}
+			return a.report(ch.dry, res, "set %s of host %s", joinWords(flags.at.set), args[0])
+		}),
+	}
+	flags.at.flag(cmd, "name", "name", "new name")
+	flags.add(cmd)
+	cmd.Flags().StringArrayVar(&add, "add-iqn", nil, "one more initiator `NAME`; repeatable")
+	cmd.Flags().StringArrayVar(&remove, "remove-iqn", nil, "initiator `NAME` to forget; repeatable")
+	cmd.Flags().BoolVar(&noCHAP, "no-chap", false, "let the host in without CHAP")
+	for _, other := range []string{"add-iqn", "remove-iqn"} {
+		cmd.MarkFlagsMutuallyExclusive("iqn", other)
+	}
+	cmd.MarkFlagsMutuallyExclusive("no-chap", "chap-user")
+	cmd.MarkFlagsMutuallyExclusive("no-chap", "mutual-user")
+	ch.dryFlag(cmd)
+	a.completeArgs(cmd, false, hostNames)
+	return cmd
+}
+
+// edit adds words to a list and removes some. What is to be removed has to be
+// there; what is there already is not added twice.
+func edit(list, add, remove []string, whose string) ([]string, error) {
+	list = slices.Clone(list)
+	for _, name := range remove {
+		i := slices.Index(list, name)
+		if i < 0 {
+			return nil, fail(ExitNotFound, "%s has no %s", whose, name)
+		}
+		list = slices.Delete(list, i, i+1)
+	}
+	for _, name := range add {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}
+
+func (a *app) hostDelete() *cobra.Command {
+	var ch change
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "delete HOST",
+		Short: "Forget a host",
+		Long: `Forgets a host. One that has mappings or is in a group is refused, unless --force
+removes those too.`,
+		Example: "  lintel host delete esx1\n  lintel host delete esx1 --force --yes",
+		Args:    takes("HOST"),
+		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
+			got, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			status := got.GetHost().GetStatus()
+			if err := a.confirm(ch, "This forgets host %s, which sees %s in %s", args[0], plural(int(status.GetLuns()), "LUN"), plural(int(status.GetSessions()), "session")); err != nil {
+				return err
+			}
+			res, err := call(ctx, c.hosts.DeleteHost, &lintelv1.DeleteHostRequest{Name: args[0], Etag: got.GetHost().GetEtag(), Force: force, DryRun: ch.dry})
+			if err != nil {
+				return err
+			}
+			return a.report(ch.dry, res, "deleted host %s", args[0])
+		}),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove its mappings and memberships too")
+	ch.flags(cmd)
+	a.completeArgs(cmd, false, hostNames)
+	return cmd
+}

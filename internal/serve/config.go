@@ -1,0 +1,158 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// DefaultPortal is where an array listens for initiators when nobody says
+// otherwise: this machine only.
+const DefaultPortal = "127.0.0.1:3260"
+
+// Config is what lintel serve can be told. The TOML file has the same keys as
+// the command line has flags.
+type Config struct {
+	// DataDir is the directory that keeps everything of the array.
+	DataDir string `toml:"data-dir"`
+	// Portals are the addresses to listen on for iSCSI, ADDRESS:PORT with
+	// IPv6 addresses in brackets. Empty stands for what the array listened on
+	// before, and DefaultPortal for a new one.
+	Portals []string `toml:"portal"`
+	// APIListen is a loopback TCP address for the API beside the unix socket,
+	// empty for none.
+	APIListen string `toml:"api-listen"`
+	// MetricsListen is the TCP address of the Prometheus metrics, empty for none.
+	MetricsListen string `toml:"metrics-listen"`
+	// Demo makes the volume "demo" and lets any initiator use it.
+	Demo bool `toml:"demo"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log-level"`
+	// LogFormat is text or json.
+	LogFormat string `toml:"log-format"`
+}
+
+// Load reads a TOML file. It refuses keys that it does not know, so that a
+// misspelt one is not silently without effect.
+func Load(path string) (Config, error) {
+	var c Config
+	meta, err := toml.DecodeFile(path, &c)
+	if err != nil {
+		if detail, ok := errors.AsType[toml.ParseError](err); ok {
+			return c, fmt.Errorf("%s line %d: %s", path, detail.Position.Line, detail.Message)
+		}
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return c, fmt.Errorf("%s: unknown key %q: the keys are %s", path, unknown[0], strings.Join(keys, ", "))
+	}
+	return c, nil
+}
+
+var keys = []string{"data-dir", "portal", "api-listen", "metrics-listen", "demo", "log-level", "log-format"}
+
+// Validate checks the configuration and brings it into its normal form:
+// defaults filled in, addresses as the system writes them.
+func (c *Config) Validate() error {
+	if c.DataDir == "" {
+		return errors.New("no data directory: name one with --data-dir")
+	}
+	abs, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	c.DataDir = abs
+	seen := make([]string, 0, len(c.Portals))
+	for _, text := range c.Portals {
+		portal, err := ParsePortal(text)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(seen, portal.String()) {
+			return fmt.Errorf("portal %s is given twice", portal)
+		}
+		seen = append(seen, portal.String())
+		if c.Demo && !portal.Addr().IsLoopback() {
+			return fmt.Errorf("--demo lets any initiator in, so it works on loopback portals only, and %s is not one: leave out --demo or the portal", portal)
+		}
+	}
+	c.Portals = seen
+	if c.APIListen != "" {
+		if err := loopback(c.APIListen); err != nil {
+			return fmt.Errorf("api-listen %s: %w", c.APIListen, err)
+		}
+	}
+	if c.MetricsListen != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
+			return fmt.Errorf("metrics-listen %s is not an ADDRESS:PORT", c.MetricsListen)
+		}
+	}
+	c.LogLevel = orDefault(c.LogLevel, "info")
+	c.LogFormat = orDefault(c.LogFormat, "text")
+	if _, err := c.level(); err != nil {
+		return err
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("log-format %q: it must be text or json", c.LogFormat)
+	}
+	return nil
+}
+
+func orDefault(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+func (c *Config) level() (slog.Level, error) {
+	switch c.LogLevel {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("log-level %q: it must be debug, info, warn or error", c.LogLevel)
+}
+
+// ParsePortal reads ADDRESS, ADDRESS:PORT or [IPV6]:PORT; the port is 3260
+// where it is not given. Names are refused: SendTargets answers with addresses.
+func ParsePortal(s string) (netip.AddrPort, error) {
+	if portal, err := netip.ParseAddrPort(s); err == nil {
+		return netip.AddrPortFrom(portal.Addr().Unmap(), portal.Port()), nil
+	}
+	bare := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		bare = s[1 : len(s)-1]
+	}
+	addr, err := netip.ParseAddr(bare)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("portal %q is not an address: write 192.0.2.10, 192.0.2.10:3260 or [2001:db8::10]:3260", s)
+	}
+	return netip.AddrPortFrom(addr.Unmap(), 3260), nil
+}
+
+// loopback refuses addresses that other machines reach: the API on TCP knows
+// no users.
+func loopback(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return errors.New("it is not an ADDRESS:PORT")
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || !addr.IsLoopback() {
+		return errors.New("the API has no access control on TCP, so it listens on 127.0.0.1 or [::1] only")
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestLockIsExclusive(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "array")
+	lock, err := LockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = LockDir(dir)
+	var locked *LockedError
+	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Fatalf("the second lock: %v, want a *LockedError with pid %d", err, os.Getpid())
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	lock, err = LockDir(dir)
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	defer lock.Release()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory has mode %v (%v): others may look into it", info.Mode(), err)
+	}
+}
+
+func TestSocketWithLongPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep", 30))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := SocketPath(dir)
+	if len(path) <= maxSocketPath {
+		t.Fatalf("%d bytes are not long", len(path))
+	}
+	for range 2 { // the second time over the socket that the first one left
+		listener, err := listenUnix(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := DialUnix(context.Background(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		listener.Close()
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket has mode %v (%v)", info.Mode(), err)
+	}
+}
