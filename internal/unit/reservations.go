@@ -157,13 +157,10 @@ func (t *Table) Key() uint64 {
 
 // conflicts decides by SPC-4 table 65 and SBC-3 table 14.
 func (t *Table) conflicts(from Initiator, access Access) bool {
-	if access == AccessNone {
-		return false
-	}
 	if t.reserved && t.legacy != from {
 		return true
 	}
-	if t.Type == noReservation || access == AccessRead && !t.Type.in(exclusiveAccessTypes) {
+	if access == AccessNone || t.Type == noReservation || access == AccessRead && !t.Type.in(exclusiveAccessTypes) {
 		return false
 	}
 	if t.Type.in(registrantTypes) {
@@ -199,17 +196,17 @@ type ReservationStore interface {
 }
 
 // Conflicts reports whether a command of the initiator with this access has to
-// end with RESERVATION CONFLICT: on account of a persistent reservation, or,
-// for AccessRead and AccessWrite, of a SCSI-2 reservation. It costs one atomic
-// load where the unit has no reservation.
+// end with RESERVATION CONFLICT, on account of a persistent reservation or,
+// whatever its access, of a SCSI-2 reservation; the few commands that SPC-2 §5.5
+// lets through the latter do not ask. It costs one atomic load where the unit has
+// no reservation.
 func (r *Reservations) Conflicts(from Initiator, access Access) bool {
 	t := r.barrier.Load()
 	return t != nil && t.conflicts(from, access)
 }
 
-// Reserved reports whether another initiator holds the unit by SCSI-2 RESERVE;
-// then every command ends with RESERVATION CONFLICT but the few that SPC-2 §5.5
-// lets through. It costs one atomic load where the unit has no reservation.
+// Reserved reports whether another initiator holds the unit by SCSI-2 RESERVE. It
+// costs one atomic load where the unit has no reservation.
 func (r *Reservations) Reserved(from Initiator) bool {
 	t := r.barrier.Load()
 	return t != nil && t.reserved && t.legacy != from

@@ -448,7 +448,7 @@ func TestReserveUnit(t *testing.T) {
 	if p.r.Reserved(hostA) || !p.r.Reserved(hostB) {
 		t.Error("reserved for the wrong one")
 	}
-	for _, a := range []Access{AccessRead, AccessWrite} {
+	for _, a := range []Access{AccessNone, AccessRead, AccessWrite} {
 		if p.r.Conflicts(hostA, a) || !p.r.Conflicts(hostB, a) {
 			t.Error("conflict of the wrong one")
 		}

@@ -264,6 +264,9 @@ func TestNotify(t *testing.T) {
 	u.Attach(a)
 	u.Attach(b)
 	u.Attach(b)
+	if got := u.Initiators(); !slices.Equal(got, []Initiator{{}}) {
+		t.Errorf("initiators %v", got)
+	}
 	u.Notify(EventReset, a)
 	a.wantEvents(t)
 	b.wantEvents(t, EventReset)
