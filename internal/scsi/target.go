@@ -1,13 +1,31 @@
 package scsi
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
 	"lintel.io/lintel/internal/unit"
 )
 
 // Target is the SCSI target device: what one array is to its initiators. Its
 // logical units are reached through target ports, each in one target port
 // group (one group a head).
-type Target struct{}
+type Target struct {
+	cfg   TargetConfig
+	table *table
+	ports atomic.Pointer[[]PortConfig] // sorted by Relative, never changed once published
+
+	mu      sync.Mutex // above LogicalUnit.mu
+	units   map[*unit.Unit]*LogicalUnit
+	nexuses map[*Nexus]struct{}
+	seen    map[unit.Initiator]struct{} // whose nexus was lost, for 29/07
+}
+
+// maxSeen bounds how many lost initiators are remembered.
+const maxSeen = 4096
 
 // TargetConfig describes a Target.
 type TargetConfig struct {
@@ -16,10 +34,38 @@ type TargetConfig struct {
 	// Families are the tables of command families beside the SPC base
 	// commands of this package (sbc.Commands(), reserve.Commands(), ...).
 	Families [][]Command
+	// Pages are vital product data pages that command families give, by page
+	// code (8Fh third-party copy): the function returns what follows the 4-byte
+	// header, nil where the unit has no such page.
+	Pages map[byte]func(*LogicalUnit) []byte
+	// OnReset, where not nil, is told when a target reset that the nexus asked
+	// for has ended its commands; the transport drops sessions on a cold reset.
+	OnReset func(*Nexus, Function)
 }
 
-// NewTarget returns a target without ports or units.
-func NewTarget(TargetConfig) (*Target, error) { return &Target{}, nil }
+// NewTarget returns a target without ports or units. It fails where two
+// commands of the families have the same codes.
+func NewTarget(c TargetConfig) (*Target, error) {
+	if c.Name == "" || len(c.Name) > 223 {
+		return nil, fmt.Errorf("scsi: target name %q: 1 to 223 bytes", c.Name)
+	}
+	tb, err := newTable(append([][]Command{commands()}, c.Families...))
+	if err != nil {
+		return nil, err
+	}
+	t := &Target{
+		cfg:     c,
+		table:   tb,
+		units:   make(map[*unit.Unit]*LogicalUnit),
+		nexuses: make(map[*Nexus]struct{}),
+		seen:    make(map[unit.Initiator]struct{}),
+	}
+	t.ports.Store(new([]PortConfig))
+	return t, nil
+}
+
+// Name returns the SCSI target device name.
+func (t *Target) Name() string { return t.cfg.Name }
 
 // PortConfig describes a target port.
 type PortConfig struct {
@@ -33,101 +79,89 @@ type PortConfig struct {
 	Protocol uint8
 }
 
-// SetPorts replaces the list of target ports (REPORT TARGET PORT GROUPS and VPD 83h list them).
-func (t *Target) SetPorts([]PortConfig) error { return nil }
+// SetPorts replaces the list of target ports (REPORT TARGET PORT GROUPS and VPD
+// 83h list them). Nothing changes where it returns an error.
+func (t *Target) SetPorts(ports []PortConfig) error {
+	list := slices.Clone(ports)
+	slices.SortFunc(list, func(a, b PortConfig) int { return int(a.Relative) - int(b.Relative) })
+	for i, p := range list {
+		if p.Relative == 0 || p.Group == 0 {
+			return fmt.Errorf("scsi: target port %s: relative port %d and group %d must not be 0", p.Name, p.Relative, p.Group)
+		}
+		if i > 0 && list[i-1].Relative == p.Relative {
+			return fmt.Errorf("scsi: target ports %s and %s share the relative identifier %d", list[i-1].Name, p.Name, p.Relative)
+		}
+	}
+	t.ports.Store(&list)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n := range t.nexuses {
+		n.setGroup()
+	}
+	return nil
+}
 
-// LogicalUnit is a unit.Unit as SCSI presents it: with mode pages, unit
-// attentions, and sanitize state.
-type LogicalUnit struct{}
+// Ports returns the target ports in order of their relative identifiers. The
+// caller must not change the list.
+func (t *Target) Ports() []PortConfig { return *t.ports.Load() }
+
+// Port returns the port with a relative target port identifier.
+func (t *Target) Port(relative uint16) (PortConfig, bool) {
+	list := t.Ports()
+	i, ok := slices.BinarySearchFunc(list, relative, func(p PortConfig, r uint16) int { return int(p.Relative) - int(r) })
+	if !ok {
+		return PortConfig{}, false
+	}
+	return list[i], true
+}
 
 // AddUnit makes a unit known to the target. It can be mapped afterwards.
-func (t *Target) AddUnit(u *unit.Unit) (*LogicalUnit, error) { return &LogicalUnit{}, nil }
+func (t *Target) AddUnit(u *unit.Unit) (*LogicalUnit, error) {
+	lu, err := newLogicalUnit(t, u)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.units[u] != nil {
+		return nil, fmt.Errorf("scsi: unit %s is known already", u.ID())
+	}
+	t.units[u] = lu
+	return lu, nil
+}
+
+// Units returns the target's logical units in order of their ids.
+func (t *Target) Units() []*LogicalUnit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.SortedFunc(maps.Values(t.units), func(a, b *LogicalUnit) int {
+		if a.unit.ID() < b.unit.ID() {
+			return -1
+		}
+		return 1
+	})
+}
 
 // RemoveUnit ends the commands on a unit and forgets it. done is called when
 // no command can reach the unit's device any more.
-func (t *Target) RemoveUnit(lu *LogicalUnit, done func()) {}
-
-// Unit returns the shared unit below.
-func (lu *LogicalUnit) Unit() *unit.Unit { return nil }
-
-// Mapping is what one LUN of a nexus leads to.
-type Mapping struct {
-	LU       *LogicalUnit
-	ReadOnly bool
+func (t *Target) RemoveUnit(lu *LogicalUnit, done func()) {
+	t.mu.Lock()
+	delete(t.units, lu.unit)
+	t.mu.Unlock()
+	d := newDrain(done)
+	for _, p := range lu.shut() {
+		p.close(cancelGone, d)
+	}
+	d.release()
 }
 
-// LUNMap is what an I_T nexus sees: LUN number (0 to 16383) to unit. It is not changed
-// after it was given to a nexus.
-type LUNMap map[uint16]Mapping
-
-// NexusConfig describes an I_T nexus.
-type NexusConfig struct {
-	Initiator     unit.Initiator // name and relative target port
-	InitiatorName string         // initiator device name, for transport ids and displays
-	TransportID   []byte         // SPC-4 §7.6.4 TransportID of the initiator port
-	LUNs          LUNMap
-}
-
-// Nexus is an I_T nexus: one initiator port at one target port.
-type Nexus struct{}
-
-// NewNexus establishes an I_T nexus. Every mapped unit reports POWER ON OCCURRED (29/01) or
-// I_T NEXUS LOSS (29/07) where it has not seen, or has lost, this initiator port.
-func (t *Target) NewNexus(NexusConfig) (*Nexus, error) { return &Nexus{}, nil }
-
-// SetLUNs replaces what the nexus sees, and raises REPORTED LUNS DATA HAS
-// CHANGED (3F/0E) where it differs. Commands under way on an unmapped unit end.
-func (n *Nexus) SetLUNs(LUNMap) {}
-
-// Close ends the nexus (I_T nexus loss, SAM-5 §6.3.4): its commands are
-// aborted, SCSI-2 reservations released, medium removal allowed. done is called when none
-// of its commands can reach a device any more.
-func (n *Nexus) Close(done func()) {}
-
-// DataOutLength reports how many bytes of Data-Out the command in t.CDB takes: 0
-// where it takes none, is unknown, exceeds the limits or its LUN does not exist (Execute
-// then ends it with the right status without data).
-func (n *Nexus) DataOutLength(t *Task) int { return 0 }
-
-// Execute runs a command. t.Owner.TaskDone is called once, possibly before
-// Execute returns, except for a task for which task management sets Aborted: TaskDone is called
-// for it too, when it can no longer reach the device.
-func (n *Nexus) Execute(t *Task) {}
-
-// Manage runs a task management function. tag names the task of ABORT TASK
-// and QUERY TASK. done is called, possibly before Manage returns, when every
-// affected command has ended.
-func (n *Nexus) Manage(f Function, lun, tag uint64, done func(Response)) {}
-
-// Release gives the task's data back to its pools and readies it for reuse.
-func (t *Task) Release() {}
-
-// AllocIn sets DataIn to n bytes from the buffer pool, aligned for devices, and
-// returns it. The content is arbitrary: the caller fills all of it.
-func (t *Task) AllocIn(n int) []byte { return nil }
-
-// Finish ends the task with a status that carries no sense data.
-func (t *Task) Finish(Status) {}
-
-// Fail ends the task with CHECK CONDITION and the given sense.
-func (t *Task) Fail(Sense) {}
-
-// FailField ends the task with ILLEGAL REQUEST, INVALID FIELD IN CDB (or in
-// PARAMETER LIST where inData) and a field pointer to the byte and bit; bit -1 for
-// the whole byte.
-func (t *Task) FailField(inData bool, byteOffset, bit int) {}
-
-// FailIO ends the task with the sense that a device error stands for:
-// KindMedium 3/11/00 or 3/0C/00 with the LBA in INFORMATION, KindNoSpace 7/27/07
-// (DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT), KindReadOnly 7/27/00,
-// KindGone 2/04/01 while it may come back, else 4/44/00.
-func (t *Task) FailIO(err error) {}
-
-// Sense is a sense key with additional sense code and qualifier, and what goes with them.
-type Sense struct {
-	Key         uint8
-	Code        uint16 // ASC in the high byte, ASCQ in the low
-	Information uint64 // INFORMATION field, valid where HasInfo
-	HasInfo     bool
-	Specific    [3]byte // sense key specific bytes, valid where Specific[0]&0x80 != 0 (SKSV)
+// lost remembers an initiator whose nexus has ended.
+func (t *Target) lostLocked(i unit.Initiator) {
+	if len(t.seen) >= maxSeen {
+		for old := range t.seen {
+			delete(t.seen, old)
+			break
+		}
+	}
+	t.seen[i] = struct{}{}
 }

@@ -1,6 +1,8 @@
 package scsi
 
 import (
+	"sync/atomic"
+
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/unit"
 )
@@ -45,8 +47,15 @@ type Task struct {
 	Scratch [4]uint64       // command-specific state between steps
 	State   any             // command-specific state that needs more
 
-	in         *block.Buffer
-	prev, next *Task // the nexus's list of tasks under way on the unit
+	in        *block.Buffer
+	path      *path         // nil where the LUN has no unit
+	op        *operation    // what Command belongs to
+	cancelled atomic.Uint32 // a cancelMode
+
+	// Guarded by path.mu.
+	prev, next *Task    // the path's list of tasks under way
+	drains     []*drain // who waits for this task to end
+	dormant    bool     // held back by an ORDERED task
 }
 
 // Owner receives finished tasks.
@@ -56,8 +65,57 @@ type Owner interface {
 	TaskDone(*Task)
 }
 
+var (
+	_ block.Completer  = (*Task)(nil)
+	_ unit.RangeWaiter = (*Task)(nil)
+)
+
 // RequestDone continues the task; it makes Task a block.Completer.
 func (t *Task) RequestDone(*block.Request) { t.Step(t) }
 
 // RangeReady continues the task; it makes Task a unit.RangeWaiter.
 func (t *Task) RangeReady(*unit.RangeGuard) { t.Step(t) }
+
+// Cancelled reports whether task management has ended the task. A command of
+// many steps asks before each step that changes the medium, and then ends at once
+// with Finish (any status): the initiator does not see it.
+func (t *Task) Cancelled() bool { return t.cancelled.Load() != 0 }
+
+// AllocIn sets DataIn to n bytes from the buffer pool, aligned for devices, and
+// returns it; n is at most block.MaxBuffer. The content is arbitrary: the caller
+// fills all of it. A second call gives back what the first returned.
+func (t *Task) AllocIn(n int) []byte {
+	if t.in != nil {
+		t.in.Put()
+	}
+	t.in = block.Get(n)
+	t.DataIn = t.in.Bytes(n)
+	return t.DataIn
+}
+
+// Reply ends the task with GOOD and data, cut to the allocation length (SPC-4
+// §4.2.5.6). The data is copied.
+func (t *Task) Reply(data []byte, allocation int) {
+	n := min(len(data), allocation)
+	copy(t.AllocIn(n), data)
+	t.Finish(StatusGood)
+}
+
+// Release gives the task's data back to its pools and readies it for reuse.
+func (t *Task) Release() {
+	if t.in != nil {
+		t.in.Put()
+		t.in = nil
+	}
+	t.DataIn, t.DataOut = nil, nil
+	t.State, t.Step = nil, nil
+	t.Req.Data = nil
+}
+
+// begin readies the task for execution.
+func (t *Task) begin(n *Nexus) {
+	t.Nexus, t.LU, t.path = n, nil, nil
+	t.Command, t.op = nil, nil
+	t.Status, t.SenseLen, t.Aborted = StatusGood, 0, false
+	t.cancelled.Store(cancelNone)
+}

@@ -42,6 +42,7 @@ const (
 	CopyTargetDataOverrun           uint16 = 0x0D05
 	InvalidInformationUnit          uint16 = 0x0E00
 	UnrecoveredReadError            uint16 = 0x1100
+	SanitizeFailed                  uint16 = 0x3103
 	ParameterListLengthError        uint16 = 0x1A00
 	MiscompareDuringVerify          uint16 = 0x1D00
 	InvalidOperationCode            uint16 = 0x2000
@@ -123,6 +124,7 @@ var ascNames = map[uint16]string{
 	CopyTargetDataOverrun:           "COPY TARGET DEVICE DATA OVERRUN",
 	InvalidInformationUnit:          "INVALID INFORMATION UNIT",
 	UnrecoveredReadError:            "UNRECOVERED READ ERROR",
+	SanitizeFailed:                  "SANITIZE COMMAND FAILED",
 	ParameterListLengthError:        "PARAMETER LIST LENGTH ERROR",
 	MiscompareDuringVerify:          "MISCOMPARE DURING VERIFY OPERATION",
 	InvalidOperationCode:            "INVALID COMMAND OPERATION CODE",

@@ -170,3 +170,19 @@ var opNames = map[byte]string{
 	OpRead12: "READ(12)", OpWrite12: "WRITE(12)", OpWriteVerify12: "WRITE AND VERIFY(12)",
 	OpVerify12: "VERIFY(12)", OpReadDefectData12: "READ DEFECT DATA(12)",
 }
+
+// IsRead reports whether an operation code is a READ command of SBC-3.
+func IsRead(op byte) bool {
+	return op == OpRead6 || op == OpRead10 || op == OpRead12 || op == OpRead16
+}
+
+// IsWrite reports whether an operation code is one of SBC-3's that stores the
+// blocks it is sent: the WRITE commands, with verification and atomic ones.
+func IsWrite(op byte) bool {
+	switch op {
+	case OpWrite6, OpWrite10, OpWrite12, OpWrite16, OpWriteAtomic16,
+		OpWriteVerify10, OpWriteVerify12, OpWriteVerify16:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,141 @@
+package scsi
+
+import (
+	wire "lintel.io/lintel/internal/wire/scsi"
+)
+
+// Manage runs a task management function. tag names the task of ABORT TASK
+// and QUERY TASK. done is called, possibly before Manage returns, when every
+// affected command has ended.
+func (n *Nexus) Manage(f Function, lun, tag uint64, done func(Response)) {
+	switch f {
+	case TargetWarmReset, TargetColdReset:
+		n.resetTarget(f, done)
+		return
+	case ITNexusReset:
+		n.resetNexus(done)
+		return
+	case ClearACA, QueryAsyncEvent:
+		done(FunctionNotSupported)
+		return
+	case TaskReassign:
+		done(ReassignNotSupported)
+		return
+	case AbortTask, AbortTaskSet, ClearTaskSet, LogicalUnitReset, QueryTask, QueryTaskSet:
+	default:
+		done(FunctionNotSupported)
+		return
+	}
+	p := n.find(lun)
+	if p == nil || p.isClosed() {
+		done(LUNDoesNotExist)
+		return
+	}
+	p.manage(f, tag, done)
+}
+
+// manage runs a function that concerns one logical unit.
+func (p *path) manage(f Function, tag uint64, done func(Response)) {
+	complete := newDrain(func() { done(FunctionComplete) })
+	switch f {
+	case AbortTask:
+		found := p.cancel(cancelSilent, complete, func(t *Task) bool { return t.Tag == tag })
+		if found == 0 {
+			done(TaskDoesNotExist)
+			return
+		}
+	case AbortTaskSet:
+		p.cancel(cancelSilent, complete, everyTask)
+	case ClearTaskSet:
+		p.lu.clear(p, complete, wire.CommandsClearedByOther)
+	case LogicalUnitReset:
+		complete.hold()
+		p.lu.resetAfter(p, complete.release)
+	case QueryTask:
+		done(p.query(func(t *Task) bool { return t.Tag == tag }))
+		return
+	case QueryTaskSet:
+		done(p.query(everyTask))
+		return
+	}
+	complete.release()
+}
+
+// query answers QUERY TASK and QUERY TASK SET (SAM-5 §7.9, §7.10).
+func (p *path) query(match func(*Task) bool) Response {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for t := p.tasks; t != nil; t = t.next {
+		if match(t) {
+			return FunctionSucceeded
+		}
+	}
+	return FunctionComplete
+}
+
+// clear ends the commands of all nexuses on the unit (SAM-5 §7.4). The nexuses
+// other than that of by, where their commands end without status, get the unit
+// attention code; 0 for none.
+func (lu *LogicalUnit) clear(by *path, d *drain, code uint16) {
+	others := lu.othersMode()
+	for _, p := range lu.listPaths() {
+		mode := others
+		if p.nexus == by.nexus {
+			mode = cancelSilent
+		}
+		if n := p.cancel(mode, d, everyTask); n > 0 && mode == cancelSilent && p.nexus != by.nexus && code != 0 {
+			p.attend(code)
+		}
+	}
+}
+
+// resetAfter ends all commands on the unit, then resets it and calls done.
+func (lu *LogicalUnit) resetAfter(by *path, done func()) {
+	d := newDrain(func() {
+		lu.reset()
+		done()
+	})
+	lu.clear(by, d, 0)
+	d.release()
+}
+
+// resetTarget resets the logical units that the nexus sees: those of others are
+// none of its business (SAM-5 §6.3.2, RFC 7143 §11.5.1).
+func (n *Nexus) resetTarget(f Function, done func(Response)) {
+	d := newDrain(func() {
+		done(FunctionComplete)
+		if n.target.cfg.OnReset != nil {
+			n.target.cfg.OnReset(n, f)
+		}
+	})
+	seen := make(map[*LogicalUnit]bool)
+	for _, p := range n.paths() {
+		if seen[p.lu] {
+			continue
+		}
+		seen[p.lu] = true
+		d.hold()
+		p.lu.resetAfter(p, d.release)
+	}
+	d.release()
+}
+
+// resetNexus ends the nexus's commands on every unit as the loss of the nexus
+// does (SAM-5 §7.6).
+func (n *Nexus) resetNexus(done func(Response)) {
+	paths := n.paths()
+	d := newDrain(func() {
+		for _, p := range paths {
+			p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
+			p.mu.Lock()
+			p.prevent = false
+			p.mu.Unlock()
+			p.attend(wire.NexusLossOccurred)
+		}
+		done(FunctionComplete)
+	})
+	for _, p := range paths {
+		p.cancel(cancelSilent, d, everyTask)
+	}
+	d.release()
+}

@@ -1,0 +1,106 @@
+package scsi
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/scsi"
+)
+
+// path is an I_T_L nexus: one LUN of one nexus. It keeps the tasks under way, so
+// that task management finds them, and the unit attentions that wait for the
+// initiator.
+type path struct {
+	nexus    *Nexus
+	lu       *LogicalUnit
+	lun      uint16
+	readOnly atomic.Bool // the mapping is
+
+	mu         sync.Mutex // leaf: nothing is called with it held
+	closed     bool
+	tasks      *Task // list of tasks under way, newest first
+	attentions []uint16
+	prevent    bool // PREVENT ALLOW MEDIUM REMOVAL
+	stats      Stats
+}
+
+var _ unit.Watcher = (*path)(nil)
+
+// startLocked puts t into the list of tasks under way.
+func (p *path) linkLocked(t *Task) {
+	t.prev, t.next = nil, p.tasks
+	if p.tasks != nil {
+		p.tasks.prev = t
+	}
+	p.tasks = t
+}
+
+func (p *path) unlinkLocked(t *Task) {
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		p.tasks = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.prev, t.next = nil, nil
+}
+
+// countLocked adds a finished task to the statistics.
+func (p *path) countLocked(t *Task) {
+	if t.Status != StatusGood && t.Status != StatusConditionMet {
+		p.stats.Errors++
+		return
+	}
+	if t.op == nil {
+		return
+	}
+	switch t.op.class {
+	case classRead:
+		p.stats.Reads++
+		p.stats.ReadBytes += uint64(len(t.DataIn))
+	case classWrite:
+		p.stats.Writes++
+		p.stats.WriteBytes += uint64(len(t.DataOut))
+	default:
+		p.stats.Others++
+	}
+}
+
+// close takes no more tasks, and cancels those under way. d is held until they
+// have ended.
+func (p *path) close(mode uint32, d *drain) {
+	p.mu.Lock()
+	p.closed = true
+	p.prevent = false
+	p.mu.Unlock()
+	p.lu.unit.Detach(p)
+	d.hold()
+	own := newDrain(func() {
+		p.lu.forget(p)
+		d.release()
+	})
+	p.cancel(mode, own, everyTask)
+	own.release()
+}
+
+func (p *path) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// Initiator identifies the path in the reservation table.
+func (p *path) Initiator() unit.Initiator { return p.nexus.cfg.Initiator }
+
+// AbortTasks ends the path's commands for PREEMPT AND ABORT (SPC-4 §5.13.11.2.6).
+func (p *path) AbortTasks(done func()) {
+	d := newDrain(func() { go done() })
+	n := p.cancel(p.lu.othersMode(), d, func(t *Task) bool { return t.CDB[0] != wire.OpPersistentOut })
+	if n > 0 && !p.lu.taskAbortedStatus() {
+		p.attend(wire.CommandsClearedByOther)
+	}
+	d.release()
+}
