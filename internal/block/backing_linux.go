@@ -70,7 +70,7 @@ func (b *backing) admit(r *Request) bool {
 		complete(r, fail(r, KindGone, ErrClosed))
 		return false
 	}
-	if err := check(r, &b.info, b.size.Load()); err != nil {
+	if err := Check(r, &b.info, b.size.Load()); err != nil {
 		b.finish(r, err)
 		return false
 	}

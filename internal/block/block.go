@@ -103,6 +103,9 @@ type Info struct {
 	Discard bool
 	// DiscardGranularity is the unit, in bytes, in which space is given back.
 	DiscardGranularity int
+	// Sparse says that Extent and Used tell what is really allocated; where
+	// false, all counts as allocated.
+	Sparse bool
 	// Volatile says that a completed Write may be lost by a power failure
 	// until a Flush (or FUA).
 	Volatile bool

@@ -17,8 +17,9 @@ var (
 	errUnknown  = errors.New("unknown operation")
 )
 
-// check validates a request against the device's facts; nil says it may run.
-func check(r *Request, info *Info, size int64) error {
+// Check validates a request against the facts of its device; nil says that it may
+// run. Implementations of Device call it first.
+func Check(r *Request, info *Info, size int64) error {
 	if r.Op == Flush {
 		return nil
 	}

@@ -133,6 +133,7 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 		Align:              1,
 		Discard:            !opts.ReadOnly && canPunch(fd, d.id.Size),
 		DiscardGranularity: unit,
+		Sparse:             true,
 		Volatile:           true,
 		ReadOnly:           opts.ReadOnly,
 		Inline:             true,

@@ -29,6 +29,7 @@ var memInfo = Info{
 	Align:              1,
 	Discard:            true,
 	DiscardGranularity: chunkSize,
+	Sparse:             true,
 	Inline:             true,
 }
 
@@ -64,7 +65,7 @@ func (d *mem) Submit(r *Request) {
 		complete(r, fail(r, KindGone, ErrClosed))
 		return
 	}
-	err := check(r, &memInfo, d.size.Load())
+	err := Check(r, &memInfo, d.size.Load())
 	if err == nil && r.Op != Flush {
 		d.run(r)
 	}

@@ -19,6 +19,7 @@ var nullInfo = Info{
 	Discard:            true,
 	DiscardGranularity: 4096,
 	Lends:              true,
+	Sparse:             true,
 	Inline:             true,
 }
 
@@ -46,7 +47,7 @@ func (d *null) Submit(r *Request) {
 		complete(r, fail(r, KindGone, ErrClosed))
 		return
 	}
-	err := check(r, &nullInfo, d.size.Load())
+	err := Check(r, &nullInfo, d.size.Load())
 	if err == nil && r.Op == Read {
 		switch {
 		case r.Data != nil:
