@@ -80,6 +80,7 @@ type Ranges struct {
 	mu      sync.Mutex
 	held    guardList
 	waiting guardList
+	marks   map[*RangeMark]struct{} // unchanged ones
 }
 
 // Shared takes [first, first+count) for an ordinary write. It returns true
@@ -87,7 +88,7 @@ type Ranges struct {
 func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
 	g.first, g.count, g.exclusive, g.waiter = first, count, false, w
 	r.mu.Lock()
-	if r.atomics.Load() == 0 {
+	if r.atomics.Load() == 0 && len(r.marks) == 0 {
 		g.held = true
 		r.held.push(g)
 		r.mu.Unlock()
@@ -154,9 +155,51 @@ func (r *Ranges) Cancel(g *RangeGuard) bool {
 	return true
 }
 
+// RangeMark remembers whether a range may have been changed since it was marked.
+type RangeMark struct {
+	first, count uint64
+	changed      atomic.Bool
+}
+
+// Changed reports whether anyone has taken blocks of the range since Mark. What
+// was read from the range before Changed returned false is what the range held
+// when it was marked.
+func (m *RangeMark) Changed() bool { return m.changed.Load() }
+
+func (m *RangeMark) touchLocked(r *Ranges, g *RangeGuard) {
+	if g.conflicts(&RangeGuard{first: m.first, count: m.count, exclusive: true}) {
+		m.changed.Store(true)
+		delete(r.marks, m)
+	}
+}
+
+// Mark begins to watch the range that g holds exclusively, so that no write to
+// it is under way. Each mark costs every write some nanoseconds, until Unmark or
+// the first change.
+func (r *Ranges) Mark(m *RangeMark, g *RangeGuard) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.first, m.count = g.first, g.count
+	m.changed.Store(false)
+	if r.marks == nil {
+		r.marks = make(map[*RangeMark]struct{})
+	}
+	r.marks[m] = struct{}{}
+}
+
+// Unmark ends watching. It may be called at any time, any number of times.
+func (r *Ranges) Unmark(m *RangeMark) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.marks, m)
+}
+
 // enterLocked puts g among the holders or behind the waiters.
 func (r *Ranges) enterLocked(g *RangeGuard) bool {
 	g.blockers = 0
+	for m := range r.marks {
+		m.touchLocked(r, g)
+	}
 	for o := r.held.head; o != nil; o = o.next {
 		if g.conflicts(o) {
 			g.blockers++

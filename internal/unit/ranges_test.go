@@ -129,6 +129,32 @@ func TestRangesEnds(t *testing.T) {
 	r.Release(&a)
 }
 
+func TestRangeMark(t *testing.T) {
+	var r Ranges
+	var g, w RangeGuard
+	var a, b RangeMark
+	if !r.Exclusive(&g, 10, 5, nil) {
+		t.Fatal("not held")
+	}
+	r.Mark(&a, &g)
+	r.Mark(&b, &g)
+	r.Release(&g)
+	r.Unmark(&b)
+	for _, at := range []uint64{5, 15} {
+		r.Shared(&w, at, 5, nil)
+		r.Release(&w)
+	}
+	if a.Changed() {
+		t.Error("changed by its neighbours")
+	}
+	r.Shared(&w, 14, 1, nil)
+	if !a.Changed() || b.Changed() {
+		t.Errorf("changed: %v %v", a.Changed(), b.Changed())
+	}
+	r.Release(&w)
+	r.Unmark(&a)
+}
+
 // worker takes ranges again and again; RangeReady runs on other workers' goroutines.
 type worker struct {
 	r     *Ranges
