@@ -81,14 +81,7 @@ func (r rate) latency(ops, nanoseconds func(*lintelv1.IOStats) uint64) string {
 	if n == 0 || spent == 0 {
 		return ""
 	}
-	mean := time.Duration(spent / n)
-	switch {
-	case mean < time.Millisecond:
-		return mean.Round(100 * time.Nanosecond).String()
-	case mean < time.Second:
-		return mean.Round(10 * time.Microsecond).String()
-	}
-	return mean.Round(time.Millisecond).String()
+	return microseconds(time.Duration(spent / n))
 }
 
 var rateColumns = []column[rate]{
