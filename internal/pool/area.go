@@ -1,0 +1,197 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"lintel.io/lintel/internal/array"
+)
+
+// Problem is something that is wrong with what a pool has on disk.
+type Problem struct {
+	Path   string
+	Offset int64 // where in the file, -1 where that says nothing
+	Text   string
+	// Fatal says that the pool cannot be used.
+	Fatal bool
+}
+
+func (p Problem) String() string {
+	if p.Offset < 0 {
+		return fmt.Sprintf("%s: %s", p.Path, p.Text)
+	}
+	return fmt.Sprintf("%s: at byte %d: %s", p.Path, p.Offset, p.Text)
+}
+
+// pair is two slots that are written in turns.
+type pair struct {
+	file   File
+	name   string // of the file, for messages
+	kind   slotKind
+	owner  string
+	offset [2]int64
+	size   int
+
+	mu       sync.Mutex
+	sequence uint64
+	next     int   // slot to write
+	failed   error // why nothing is written any more
+}
+
+func newPair(f File, name string, kind slotKind, owner string) *pair {
+	p := &pair{file: f, name: name, kind: kind, owner: owner}
+	switch kind {
+	case slotConfig:
+		p.offset, p.size = [2]int64{configOffset, configOffset + configSize}, configSize
+	case slotTable:
+		p.offset, p.size = [2]int64{tableOffset, tableOffset + tableSize}, tableSize
+	}
+	return p
+}
+
+// readSlot reads and checks one slot.
+func (p *pair) readSlot(i int) (slot, error) {
+	header := make([]byte, blockSize)
+	if err := readFull(p.file, header, p.offset[i]); err != nil {
+		return slot{}, err
+	}
+	n, err := payloadLen(header, p.kind, p.owner, p.size)
+	if err != nil {
+		return slot{}, err
+	}
+	b := make([]byte, blockSize+n)
+	copy(b, header)
+	if err := readFull(p.file, b[blockSize:], p.offset[i]+blockSize); err != nil {
+		return slot{}, err
+	}
+	return decodeSlot(b, p.kind, p.owner)
+}
+
+// read returns the content that counts and what is wrong with the rest. It fails
+// where neither slot is valid; where both were never written it fails with errEmpty.
+func (p *pair) read() (slot, []Problem, error) {
+	var slots [2]slot
+	var errs [2]error
+	for i := range slots {
+		slots[i], errs[i] = p.readSlot(i)
+	}
+	var problems []Problem
+	for i, err := range errs {
+		if err != nil && !errors.Is(err, errEmpty) {
+			problems = append(problems, Problem{Path: p.name, Offset: p.offset[i], Text: fmt.Sprintf("%v, slot %c: %v", p.kind, 'A'+i, err)})
+		}
+	}
+	best := -1
+	for i := range slots {
+		if errs[i] == nil && (best < 0 || slots[i].sequence > slots[best].sequence) {
+			best = i
+		}
+	}
+	if best < 0 {
+		if errors.Is(errs[0], errEmpty) && errors.Is(errs[1], errEmpty) {
+			return slot{}, nil, errEmpty
+		}
+		return slot{}, problems, fmt.Errorf("%s: neither slot of the %v can be used: slot A at byte %d: %w; slot B at byte %d: %w",
+			p.name, p.kind, p.offset[0], errs[0], p.offset[1], errs[1])
+	}
+	// A slot is empty only as long as the other one holds the first version.
+	if errors.Is(errs[1-best], errEmpty) && slots[best].sequence > 1 {
+		problems = append(problems, Problem{Path: p.name, Offset: p.offset[1-best], Text: fmt.Sprintf("%v, slot %c: it was erased", p.kind, 'A'+1-best)})
+	}
+	if errs[1-best] == nil && slots[best].sequence-slots[1-best].sequence != 1 {
+		problems = append(problems, Problem{Path: p.name, Offset: p.offset[1-best], Text: fmt.Sprintf("%v: the slots have the numbers %d and %d, which do not follow each other",
+			p.kind, slots[0].sequence, slots[1].sequence)})
+	}
+	p.sequence, p.next = slots[best].sequence, 1-best
+	return slots[best], problems, nil
+}
+
+// write stores the parts in the slot that does not count and returns after they are on
+// stable storage. Where the write itself fails (no space), what was there before
+// still counts and the next write may succeed; when the sync fails, nobody knows
+// what is on the medium, and every write from then on fails with the same
+// error.
+func (p *pair) write(part0, part1 []byte) error {
+	if n := blockSize + len(part0) + len(part1); n > p.size {
+		return array.Errorf(array.KindInvalid, "the %v of %d bytes does not fit into %d: delete something first", p.kind, n, p.size)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return p.failed
+	}
+	b := encodeSlot(p.kind, p.owner, p.sequence+1, part0, part1)
+	if _, err := p.file.WriteAt(b, p.offset[p.next]); err != nil {
+		return array.Errorf(array.KindUnavailable, "writing the %v of pool %s: %w", p.kind, p.owner, err)
+	}
+	if err := p.file.Datasync(); err != nil {
+		p.failed = array.Errorf(array.KindUnavailable,
+			"the %v of pool %s could not be brought to stable storage: %w; nothing more is written to it: repair the storage below, then restart", p.kind, p.owner, err)
+		return p.failed
+	}
+	p.sequence++
+	p.next = 1 - p.next
+	return nil
+}
+
+// broken returns why the pair is not written any more, nil where it is.
+func (p *pair) broken() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
+}
+
+// format writes an empty metadata area: both superblocks, and slots that were never
+// written. The file has to read as zeros.
+func format(f File, owner string) error {
+	if len(owner) == 0 || len(owner) > ownerLen {
+		return fmt.Errorf("pool id %q: use 1 to %d bytes", owner, ownerLen)
+	}
+	b := encodeSuper(owner)
+	for _, off := range []int64{superSecond, 0} {
+		if _, err := f.WriteAt(b, off); err != nil {
+			return fmt.Errorf("writing the superblock: %w", err)
+		}
+	}
+	return f.Datasync()
+}
+
+// owner returns the id of the pool that a metadata area belongs to, from either of
+// its superblocks.
+func readOwner(f File, name string) (string, []Problem, error) {
+	var owners [2]string
+	var errs [2]error
+	offsets := [2]int64{0, superSecond}
+	var problems []Problem
+	for i, off := range offsets {
+		b := make([]byte, blockSize)
+		if errs[i] = readFull(f, b, off); errs[i] == nil {
+			owners[i], errs[i] = decodeSuper(b)
+		}
+		if errs[i] != nil {
+			problems = append(problems, Problem{Path: name, Offset: off, Text: fmt.Sprintf("superblock: %v", errs[i])})
+		}
+	}
+	switch {
+	case errs[0] != nil && errs[1] != nil:
+		return "", problems, fmt.Errorf("%s: neither superblock can be used: at byte 0: %w; at byte %d: %w", name, errs[0], int64(superSecond), errs[1])
+	case errs[0] == nil && errs[1] == nil && owners[0] != owners[1]:
+		return "", problems, fmt.Errorf("%s: the superblocks name different owners, %q and %q", name, owners[0], owners[1])
+	case errs[0] == nil:
+		return owners[0], problems, nil
+	}
+	return owners[1], problems, nil
+}
+
+func readFull(f File, b []byte, off int64) error {
+	n, err := f.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return fmt.Errorf("the file ends after %d bytes: %w", off+int64(n), io.ErrUnexpectedEOF)
+	}
+	return err
+}

@@ -1,0 +1,348 @@
+// Package pool keeps pools: the documents of array and pool, reservations and
+// saved settings in a metadata area of two alternating slots each, and the
+// backing stores of the volumes.
+//
+// A file pool is a directory:
+//
+//	metadata        the metadata area, see slot.go
+//	volumes/ID      backing files, sparse
+//
+// The metadata area is locked while a pool is open. Nothing on disk is ever
+// repaired silently: what is wrong is reported, and what cannot be decided
+// safely is refused.
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"lintel.io/lintel/internal/array"
+)
+
+// Names of what is in a pool's directory.
+const (
+	metadataName = "metadata"
+	volumesName  = "volumes"
+	// newPrefix and oldPrefix mark directories of pools that are being made and
+	// removed.
+	newPrefix = ".new-"
+	oldPrefix = ".old-"
+)
+
+// Pool is an open pool. Its methods may be called concurrently, but for Commit and the
+// changes of backing stores, which have one caller at a time.
+type Pool struct {
+	dir    string
+	file   *osFile
+	config *pair
+	table  *table
+
+	problems []Problem
+
+	mu      sync.Mutex
+	doc     *array.PoolDocument
+	array   *array.Document
+	encoded [2][]byte // of doc and array
+	closed  bool
+}
+
+// Create makes the pool doc in the directory dir, which must not exist, with a copy of
+// the array's document, and opens it. After a crash the pool is there whole or
+// not at all.
+func Create(dir string, doc *array.PoolDocument, arr *array.Document) (_ *Pool, err error) {
+	parent, name := filepath.Split(filepath.Clean(dir))
+	if _, err := os.Lstat(dir); err == nil {
+		return nil, array.Errorf(array.KindExists, "pool directory %s exists already", dir)
+	}
+	staging := filepath.Join(parent, newPrefix+name)
+	if err := removeStaging(staging); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(staging, volumesName), 0o700); err != nil {
+		return nil, fmt.Errorf("making pool %s: %w", doc.Name, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("making pool %s: %w", doc.Name, err), removeStaging(staging))
+		}
+	}()
+	if err := createMetadata(filepath.Join(staging, metadataName), doc, arr); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(syncDir(staging), os.Rename(staging, dir), syncDir(parent)); err != nil {
+		return nil, err
+	}
+	return Open(dir)
+}
+
+// createMetadata makes a metadata file with the first version of the documents. Its space
+// is allocated, so that a full file system does not stop changes.
+func createMetadata(path string, doc *array.PoolDocument, arr *array.Document) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	file := &osFile{f}
+	err = allocate(f, areaSize)
+	if err == nil {
+		err = format(file, doc.ID)
+	}
+	if err == nil {
+		err = writeFirst(file, path, doc, arr)
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func writeFirst(f File, path string, doc *array.PoolDocument, arr *array.Document) error {
+	docs, err := encodeDocuments(doc, arr)
+	if err != nil {
+		return err
+	}
+	if err := newPair(f, path, slotConfig, doc.ID).write(docs[0], docs[1]); err != nil {
+		return err
+	}
+	b, err := encodeTable(nil)
+	if err != nil {
+		return err
+	}
+	return newPair(f, path, slotTable, doc.ID).write(b, nil)
+}
+
+func encodeDocuments(doc *array.PoolDocument, arr *array.Document) (docs [2][]byte, err error) {
+	if docs[0], err = doc.Encode(); err != nil {
+		return docs, err
+	}
+	docs[1], err = arr.Encode()
+	return docs, err
+}
+
+// allocate makes f size bytes long, with all its blocks allocated where the file
+// system can.
+func allocate(f *os.File, size int64) error {
+	err := ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.Truncate(size)
+	}
+	return err
+}
+
+// Open opens the pool in dir and finishes what a crash has left undone, as far as it is
+// provably the pool's own. It fails where the metadata is damaged in both places,
+// where a newer program has written it, and where somebody else has the pool open.
+func Open(dir string) (_ *Pool, err error) {
+	path := filepath.Join(dir, metadataName)
+	f, err := openLocked(path, os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	p := &Pool{dir: dir, file: f}
+	if err := p.load(path); err != nil {
+		return nil, err
+	}
+	if err := p.recover(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// openLocked opens a metadata file and locks it against any other opener.
+func openLocked(path string, flags int) (*osFile, error) {
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening pool metadata: %w", err)
+	}
+	err = ignoringEINTR(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.Join(array.Errorf(array.KindBusy, "%s is in use by another process: stop that one first", path), f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
+	}
+	return &osFile{f}, nil
+}
+
+// load reads and checks everything in the metadata area.
+func (p *Pool) load(path string) error {
+	owner, problems, err := readOwner(p.file, path)
+	if err != nil {
+		return err
+	}
+	p.problems = problems
+	p.config = newPair(p.file, path, slotConfig, owner)
+	docs, problems, err := p.config.read()
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.problems = append(p.problems, problems...)
+	if p.doc, err = array.DecodePoolDocument(docs.part0); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := p.doc.Validate(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if p.doc.ID != owner {
+		return fmt.Errorf("%s: the metadata of pool %s holds the document of pool %s", path, owner, p.doc.ID)
+	}
+	if p.array, err = array.DecodeDocument(docs.part1); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.encoded = [2][]byte{docs.part0, docs.part1}
+	pair := newPair(p.file, path, slotTable, owner)
+	content, problems, err := pair.read()
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.problems = append(p.problems, problems...)
+	units, err := decodeTable(content.part0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.table = newTable(pair, units)
+	return nil
+}
+
+// Dir returns the pool's directory.
+func (p *Pool) Dir() string { return p.dir }
+
+// Document returns the pool's document as last committed.
+func (p *Pool) Document() *array.PoolDocument {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doc
+}
+
+// Array returns the array's document as last committed to this pool.
+func (p *Pool) Array() *array.Document {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.array
+}
+
+// Problems returns what was found when the pool was opened.
+func (p *Pool) Problems() []Problem { return slices.Clone(p.problems) }
+
+// Err returns why the metadata is not written any more, nil where it is.
+func (p *Pool) Err() error { return errors.Join(p.config.broken(), p.table.pair.broken()) }
+
+// Commit returns after both documents are on stable storage, together: after a crash both
+// are there or neither. Where it fails, the former ones count. A document that is
+// the same pointer as before is not encoded again.
+func (p *Pool) Commit(doc *array.PoolDocument, arr *array.Document) error {
+	p.mu.Lock()
+	encoded, oldDoc, oldArr := p.encoded, p.doc, p.array
+	p.mu.Unlock()
+	if doc == oldDoc && arr == oldArr {
+		return nil
+	}
+	var err error
+	if doc != oldDoc {
+		if encoded[0], err = doc.Encode(); err != nil {
+			return err
+		}
+	}
+	if arr != oldArr {
+		if encoded[1], err = arr.Encode(); err != nil {
+			return err
+		}
+	}
+	if err := p.config.write(encoded[0], encoded[1]); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doc, p.array, p.encoded = doc, arr, encoded
+	return nil
+}
+
+// Space returns the capacity of the file system below and what is left of it for
+// unprivileged processes, in bytes.
+func (p *Pool) Space() (total, free uint64, err error) {
+	var st unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Statfs(p.dir, &st) }); err != nil {
+		return 0, 0, fmt.Errorf("pool %s: %w", p.Document().Name, err)
+	}
+	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
+}
+
+// Close releases the pool. Its volumes' devices are closed by those who opened them.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	return p.file.Close()
+}
+
+// Remove closes an empty pool and removes its directory. After a crash the pool is
+// there whole or not at all. It fails with KindBusy where the directory holds
+// anything that is not the pool's own.
+func (p *Pool) Remove() error {
+	entries, err := os.ReadDir(filepath.Join(p.dir, volumesName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(entries) > 0 {
+		return array.Errorf(array.KindBusy, "pool %s still has the file %s: remove it by hand if it is not needed", p.Document().Name, filepath.Join(p.dir, volumesName, entries[0].Name()))
+	}
+	parent, name := filepath.Split(filepath.Clean(p.dir))
+	old := filepath.Join(parent, oldPrefix+name)
+	if err := removeStaging(old); err != nil {
+		return err
+	}
+	if err := errors.Join(p.Close(), os.Rename(p.dir, old), syncDir(parent)); err != nil {
+		return fmt.Errorf("removing pool %s: %w", p.Document().Name, err)
+	}
+	return removeStaging(old)
+}
+
+// removeStaging removes the directory of a pool that was never finished, or is being
+// removed: the metadata and an empty volumes directory, nothing else.
+func removeStaging(dir string) error {
+	for _, path := range []string{filepath.Join(dir, metadataName), filepath.Join(dir, volumesName), dir} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing an unfinished pool: %w", err)
+		}
+	}
+	return nil
+}
+
+// List returns the directories of the pools below dir, in order of their names, and
+// removes what unfinished creations and removals of pools have left there.
+func List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case !e.IsDir():
+		case strings.HasPrefix(e.Name(), newPrefix), strings.HasPrefix(e.Name(), oldPrefix):
+			if err := removeStaging(path); err != nil {
+				return nil, err
+			}
+		case !strings.HasPrefix(e.Name(), "."):
+			dirs = append(dirs, path)
+		}
+	}
+	return dirs, nil
+}

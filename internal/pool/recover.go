@@ -1,0 +1,100 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"lintel.io/lintel/internal/array"
+)
+
+// recover finishes what a crash has left undone: backing files of deleted volumes are
+// removed, and those of volumes that never came to be.
+func (p *Pool) recover() error {
+	left, problems, err := p.leftovers()
+	if err != nil {
+		return err
+	}
+	p.problems = append(p.problems, problems...)
+	for _, l := range left {
+		if err := os.Remove(p.volumePath(l.id)); err != nil {
+			return fmt.Errorf("removing %s: %w", l.why, err)
+		}
+		p.problems = append(p.problems, Problem{Path: p.volumePath(l.id), Offset: -1, Text: "removed " + l.why})
+	}
+	if len(left) > 0 {
+		if err := syncDir(filepath.Join(p.dir, volumesName)); err != nil {
+			return err
+		}
+	}
+	for _, id := range p.doc.Doomed {
+		if err := p.forget(id); err != nil {
+			return err
+		}
+	}
+	p.amend(problems)
+	return nil
+}
+
+// amend takes into the document what recover has done; the next commit stores it. Numbers
+// of files that nobody knows are passed over, so that they are in nobody's way.
+func (p *Pool) amend(strays []Problem) {
+	doc := *p.doc
+	doc.Doomed = nil
+	for _, s := range strays {
+		if n, ours := doc.VolumeNumber(filepath.Base(s.Path)); ours && n >= doc.NextVolume {
+			doc.NextVolume = n + 1
+		}
+	}
+	if len(p.doc.Doomed) > 0 || doc.NextVolume != p.doc.NextVolume {
+		p.doc = &doc
+	}
+}
+
+// leftover is a file that recover may remove.
+type leftover struct{ id, why string }
+
+// leftovers looks at the files of the pool. It returns those that are provably left from
+// an interrupted change, and reports those that nobody knows. The first are the backing
+// files of doomed volumes, and files without any data that have the name of a
+// volume which the document cannot know yet.
+func (p *Pool) leftovers() ([]leftover, []Problem, error) {
+	entries, err := os.ReadDir(filepath.Join(p.dir, volumesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, []Problem{{Path: filepath.Join(p.dir, volumesName), Offset: -1, Text: "the directory of the volumes is missing"}}, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	known := make(map[string]bool, len(p.doc.Volumes))
+	for _, v := range p.doc.Volumes {
+		known[v.ID] = v.Kind == array.VolumeFile
+	}
+	var left []leftover
+	var problems []Problem
+	for _, e := range entries {
+		id := e.Name()
+		if known[id] {
+			continue
+		}
+		if slices.Contains(p.doc.Doomed, id) {
+			left = append(left, leftover{id, "the backing file of a deleted volume"})
+			continue
+		}
+		if n, ours := p.doc.VolumeNumber(id); ours && n >= p.doc.NextVolume && e.Type().IsRegular() {
+			empty, err := emptyFrom(p.volumePath(id), 0)
+			if err != nil {
+				return nil, nil, err
+			}
+			if empty {
+				left = append(left, leftover{id, "the empty backing file of a volume whose creation was not finished"})
+				continue
+			}
+		}
+		problems = append(problems, Problem{Path: p.volumePath(id), Offset: -1, Text: "no volume has this file: it is left alone"})
+	}
+	return left, problems, nil
+}

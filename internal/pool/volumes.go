@@ -1,0 +1,219 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+)
+
+// A change of a volume is made in an order that a crash cannot turn into a loss:
+//
+//	create  backing file, then the document: what a crash leaves is an empty file
+//	        that no document names; recover removes it
+//	grow    backing file, then the document: a file longer than its volume
+//	shrink  document (marked Truncate), then the file
+//	delete  document (the id goes to Doomed), then the file
+
+// volumePath returns the backing file of a volume.
+func (p *Pool) volumePath(id string) string { return filepath.Join(p.dir, volumesName, id) }
+
+// CreateVolume makes the backing store of a volume that is not in the pool's document
+// yet: for the kind file a sparse file, or an allocated one for a thick volume. The
+// others need none. It returns after the store is durable.
+func (p *Pool) CreateVolume(v *array.Volume) error {
+	if v.Kind != array.VolumeFile {
+		return nil
+	}
+	path := p.volumePath(v.ID)
+	if err := block.CreateFile(path, int64(v.Size)); err != nil {
+		return storeError(fmt.Errorf("volume %s: %w", v.Name, err))
+	}
+	if v.Thin {
+		return nil
+	}
+	if err := reserve(path, int64(v.Size)); err != nil {
+		return errors.Join(storeError(fmt.Errorf("volume %s: allocating %s: %w", v.Name, array.FormatSize(v.Size), err)), os.Remove(path))
+	}
+	return nil
+}
+
+// storeError gives the errors of a backing store their kinds.
+func storeError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return array.Errorf(array.KindBusy, "%w: free some space, or make it thin", err)
+	case errors.Is(err, unix.EFBIG):
+		return array.Errorf(array.KindInvalid, "%w: the file system below does not take files of that size", err)
+	case errors.Is(err, fs.ErrExist):
+		return array.Errorf(array.KindBusy, "%w: a file is in the way; lintel check tells more", err)
+	}
+	return err
+}
+
+// reserve allocates the blocks of a file.
+func reserve(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// RemoveVolume removes the backing store of a volume that is not in the pool's document
+// any more, and what its unit has kept. It is idempotent.
+func (p *Pool) RemoveVolume(id string) error {
+	if slices.ContainsFunc(p.Document().Volumes, func(v *array.Volume) bool { return v.ID == id }) {
+		return array.Errorf(array.KindBusy, "volume %s is still in the pool's document", id)
+	}
+	if err := os.Remove(p.volumePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the backing file of a deleted volume: %w", err)
+	}
+	return errors.Join(syncDir(filepath.Join(p.dir, volumesName)), p.forget(id))
+}
+
+// GrowVolume makes the backing store of a volume larger, before the document says so. It
+// may be open. UngrowVolume takes it back.
+func (p *Pool) GrowVolume(v *array.Volume, size uint64) error {
+	if v.Kind != array.VolumeFile {
+		return nil
+	}
+	path := p.volumePath(v.ID)
+	if v.Truncate { // or stale data would show up
+		if err := cut(path, int64(v.Size)); err != nil {
+			return err
+		}
+	}
+	err := os.Truncate(path, int64(size))
+	if err == nil && !v.Thin {
+		err = reserve(path, int64(size))
+	}
+	if err == nil {
+		err = syncFile(path)
+	}
+	if err != nil {
+		return errors.Join(storeError(fmt.Errorf("volume %s: growing to %s: %w", v.Name, array.FormatSize(size), err)), p.UngrowVolume(v))
+	}
+	return nil
+}
+
+// UngrowVolume takes GrowVolume back.
+func (p *Pool) UngrowVolume(v *array.Volume) error {
+	if v.Kind != array.VolumeFile {
+		return nil
+	}
+	return cut(p.volumePath(v.ID), int64(v.Size))
+}
+
+// cut makes a file that is longer than size that long.
+func cut(path string, size int64) error {
+	st, err := os.Stat(path)
+	if err != nil || st.Size() <= size {
+		return err
+	}
+	if err := os.Truncate(path, size); err != nil {
+		return err
+	}
+	return syncFile(path)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// OpenVolume opens the device of a volume. A backing file that is missing, shorter
+// than the volume, or longer with data beyond its end is refused: something else has
+// changed it.
+func (p *Pool) OpenVolume(v *array.Volume) (block.Device, error) {
+	switch v.Kind {
+	case array.VolumeNull:
+		return block.NewNull(int64(v.Size)), nil
+	case array.VolumeMem:
+		return block.NewMem(int64(v.Size)), nil
+	case array.VolumeDisk:
+		return openDisk(v)
+	case array.VolumeFile:
+	default:
+		return nil, fmt.Errorf("volume %s has the unknown kind %q", v.Name, v.Kind)
+	}
+	path := p.volumePath(v.ID)
+	if err := fitBacking(path, v, true); err != nil {
+		return nil, err
+	}
+	return block.OpenFile(path, block.FileOptions{})
+}
+
+// openDisk opens the device of a disk volume, for reading alone only where it does
+// not take writes: whether initiators may write can change while it is open.
+func openDisk(v *array.Volume) (block.Device, error) {
+	d, err := block.OpenDisk(v.Path, block.DiskOptions{})
+	if v.ReadOnly && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
+		return block.OpenDisk(v.Path, block.DiskOptions{ReadOnly: true})
+	}
+	return d, err
+}
+
+// fitBacking checks that a backing file has the size of its volume. A longer one is cut,
+// where mend is set, if the document says so or if nothing is in what is cut off.
+func fitBacking(path string, v *array.Volume, mend bool) error {
+	st, err := os.Lstat(path)
+	size := int64(v.Size)
+	switch {
+	case err != nil:
+		return fmt.Errorf("backing file of volume %s: %w", v.Name, err)
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("backing file %s of volume %s is not a regular file", path, v.Name)
+	case st.Size() == size:
+		return nil
+	case st.Size() < size:
+		return fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d: the rest is lost", path, v.Name, st.Size(), size)
+	}
+	if !v.Truncate {
+		empty, err := emptyFrom(path, size)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			return fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d, with data at the end: it was changed from outside", path, v.Name, st.Size(), size)
+		}
+	}
+	if !mend {
+		return nil
+	}
+	return cut(path, size)
+}
+
+// emptyFrom reports whether a file has only holes from off on.
+func emptyFrom(path string, off int64) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	_, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return true, nil
+	}
+	return false, err
+}
+
+// DiskSize returns the capacity in bytes of a block device that can be used as a volume.
+func DiskSize(path string) (uint64, error) {
+	d, err := block.OpenDisk(path, block.DiskOptions{ReadOnly: true})
+	if err != nil {
+		return 0, err
+	}
+	return uint64(d.Size()), d.Close()
+}
