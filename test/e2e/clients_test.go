@@ -104,14 +104,7 @@ func TestCHAP(t *testing.T) {
 	a.Run("volume", "create", "v", "--size", "16MiB")
 	a.Run("host", "create", "h", "--iqn", "iqn.2007-10.com.github:sahlberg:libiscsi:*", "--chap-user", "u1", "--chap-secret-file", secret)
 	a.Run("map", "v", "h", "--lun", "0")
-	target := a.Run("target", "show", "-o", "json")
-	iqn := ""
-	for f := range strings.FieldsFuncSeq(target, func(r rune) bool { return r == '"' }) {
-		if strings.HasPrefix(f, "iqn.") {
-			iqn = f
-			break
-		}
-	}
+	iqn := targetName(t, a)
 	good := "iscsi://u1%correct horse 42@" + a.Portals[0] + "/" + iqn + "/0"
 	if out, err := harness.Command("iscsi-inq", good); err != nil || !strings.Contains(out, "LINTEL") {
 		t.Errorf("with the right secret: %v\n%s", err, out)

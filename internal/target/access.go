@@ -1,0 +1,157 @@
+package target
+
+import (
+	"net/netip"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/iscsi"
+	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/iscsi"
+)
+
+// access answers the transport's questions from the current state.
+type access struct{ t *Target }
+
+var _ iscsi.Access = access{}
+
+func (a access) current() *array.State {
+	a.t.mu.Lock()
+	defer a.t.mu.Unlock()
+	return a.t.state
+}
+
+// Targets shows the array's target with its portals to initiators that a host names.
+func (a access) Targets(peer iscsi.Peer) []iscsi.TargetInfo {
+	s := a.current()
+	if s == nil || s.Match(peer.Initiator, peer.Remote.Addr()) == nil {
+		return nil
+	}
+	info := iscsi.TargetInfo{Name: s.Document.Target.IQN}
+	for _, p := range s.Document.Portals {
+		addr := p.AddrPort()
+		if p.Address.IsUnspecified() {
+			// Whoever reached this portal reaches it by the address used.
+			addr = netip.AddrPortFrom(peer.Local.Addr().Unmap(), p.Port)
+		} else if p.Address.IsLoopback() && !peer.Remote.Addr().Unmap().IsLoopback() {
+			continue
+		}
+		info.Portals = append(info.Portals, iscsi.Portal{Address: addr, Group: p.Tag})
+	}
+	return []iscsi.TargetInfo{info}
+}
+
+// Authorize lets an initiator in that a host names, on the terms of that host.
+func (a access) Authorize(r iscsi.LoginRequest) (iscsi.Grant, error) {
+	s := a.current()
+	if s == nil {
+		return iscsi.Grant{}, iscsi.Refuse(wire.LoginServiceUnavailable, "the array is starting")
+	}
+	if !r.Discovery && r.Target != s.Document.Target.IQN {
+		return iscsi.Grant{}, iscsi.Refuse(wire.LoginNotFound, "there is no target %q", r.Target)
+	}
+	h := s.Match(r.Initiator, r.Remote.Addr())
+	if h == nil {
+		return iscsi.Grant{}, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s at %s: lintel host create NAME --iqn %s", r.Initiator, r.Remote.Addr(), r.Initiator)
+	}
+	return iscsi.Grant{
+		CHAP:       iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
+		Mutual:     iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
+		Alias:      s.Document.Target.Alias,
+		Algorithms: algorithms(s.Document.Target.CHAP),
+	}, nil
+}
+
+// chapNumbers are the algorithm numbers that CHAP_A carries (RFC 7143 §12.1.3).
+var chapNumbers = map[array.CHAPAlgorithm]int{array.MD5: 5, array.SHA1: 6, array.SHA256: 7, array.SHA3_256: 8}
+
+func algorithms(allowed []array.CHAPAlgorithm) []int {
+	if len(allowed) == 0 {
+		allowed = array.CHAPAlgorithms
+	}
+	list := make([]int, 0, len(allowed))
+	for _, a := range allowed {
+		list = append(list, chapNumbers[a])
+	}
+	return list
+}
+
+// nexus is the I_T nexus of a session, known to the Target until it closes.
+type nexus struct {
+	*scsi.Nexus
+	t    *Target
+	info iscsi.SessionInfo
+}
+
+// Open makes the I_T nexus of a session with what its host sees.
+func (a access) Open(info iscsi.SessionInfo) (iscsi.Nexus, error) {
+	t := a.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h, luns := t.state.Resolve(info.Initiator, info.Remote.Addr())
+	if h == nil {
+		return nil, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s any more", info.Initiator)
+	}
+	sn, err := t.device.NewNexus(scsi.NexusConfig{
+		Initiator:     unit.Initiator{Name: info.PortName(), Port: info.Group},
+		InitiatorName: info.Initiator,
+		TransportID:   info.TransportID(),
+		LUNs:          t.lunMapLocked(luns),
+	})
+	if err != nil {
+		return nil, err
+	}
+	n := &nexus{Nexus: sn, t: t, info: info}
+	t.nexuses[n] = struct{}{}
+	return n, nil
+}
+
+// Close ends the nexus.
+func (n *nexus) Close(done func()) {
+	n.t.mu.Lock()
+	delete(n.t.nexuses, n)
+	n.t.mu.Unlock()
+	n.Nexus.Close(done)
+}
+
+func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
+	m := make(scsi.LUNMap, len(luns))
+	for _, l := range luns {
+		if v := t.volumes[l.Volume.ID]; v != nil {
+			m[l.Number] = scsi.Mapping{LU: v.lu, ReadOnly: l.ReadOnly}
+		}
+	}
+	return m
+}
+
+// applySessions gives every session its new LUNs, and ends the sessions of
+// initiators that no host names any more.
+func (t *Target) applySessions(previous, state *array.State) {
+	if previous != nil && previous.Document == state.Document {
+		removed := false
+		t.mu.Lock()
+		for id := range t.volumes {
+			if v, _ := state.VolumeByID(id); v == nil {
+				removed = true
+			}
+		}
+		t.mu.Unlock()
+		if !removed {
+			return // a volume that is not mapped came, or an attribute changed
+		}
+	}
+	var drop []uint64
+	t.mu.Lock()
+	for n := range t.nexuses {
+		h, luns := state.Resolve(n.info.Initiator, n.info.Remote.Addr())
+		if h == nil {
+			drop = append(drop, n.info.ID)
+			continue
+		}
+		n.SetLUNs(t.lunMapLocked(luns))
+	}
+	t.mu.Unlock()
+	for _, id := range drop {
+		t.server.Drop(id)
+	}
+}

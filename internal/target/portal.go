@@ -1,0 +1,77 @@
+package target
+
+import (
+	"net"
+	"net/netip"
+
+	"lintel.io/lintel/internal/array"
+)
+
+// portal is a portal of the current state, listening or not.
+type portal struct {
+	spec     *array.Portal
+	listener net.Listener // nil while it can not listen
+	reason   error        // why
+}
+
+// applyListeners opens and closes portals until they are those of the state.
+func (t *Target) applyListeners(state *array.State) {
+	want := map[string]*array.Portal{}
+	for _, p := range state.Document.Portals {
+		want[p.ID] = p
+	}
+	t.mu.Lock()
+	var closing []*portal
+	for id, p := range t.portals {
+		if w := want[id]; w == nil || w.AddrPort() != p.spec.AddrPort() || w.Tag != p.spec.Tag {
+			closing = append(closing, p)
+			delete(t.portals, id)
+		}
+	}
+	t.mu.Unlock()
+	for _, p := range closing {
+		t.closePortal(p)
+	}
+	for id, spec := range want {
+		t.mu.Lock()
+		p := t.portals[id]
+		t.mu.Unlock()
+		if p != nil && p.listener != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", spec.AddrPort().String())
+		if err != nil && (p == nil || p.reason == nil) {
+			t.log.Error("portal does not listen", "portal", spec.AddrPort(), "error", err)
+		}
+		t.mu.Lock()
+		t.portals[id] = &portal{spec: spec, listener: l, reason: err}
+		t.mu.Unlock()
+		if err != nil {
+			continue
+		}
+		t.log.Info("portal listens", "portal", l.Addr(), "tag", spec.Tag)
+		t.done.Go(func() {
+			if err := t.server.Serve(l, spec.Tag); err != nil {
+				t.log.Error("portal stopped", "portal", l.Addr(), "error", err)
+			}
+		})
+	}
+}
+
+// closePortal stops listening and ends the sessions that came through it.
+func (t *Target) closePortal(p *portal) {
+	if p.listener == nil {
+		return
+	}
+	p.listener.Close()
+	addr := p.spec.AddrPort()
+	for _, s := range t.server.Sessions() {
+		for _, c := range s.Connections {
+			local := netip.AddrPortFrom(c.Local.Addr().Unmap(), c.Local.Port())
+			if local == addr || p.spec.Address.IsUnspecified() && local.Port() == addr.Port() {
+				t.server.Drop(s.ID)
+				break
+			}
+		}
+	}
+}

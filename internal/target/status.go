@@ -1,0 +1,149 @@
+package target
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/iscsi"
+	"lintel.io/lintel/internal/scsi"
+)
+
+// VolumeStatus is how a volume does.
+type VolumeStatus struct {
+	Online    bool
+	Reason    string // why it is not online
+	UsedBytes uint64 // space taken from the backing store
+	Sessions  int    // sessions that see it
+}
+
+// Volume returns how a volume does; the zero value for one it does not have.
+func (t *Target) Volume(id string) VolumeStatus {
+	t.mu.Lock()
+	v := t.volumes[id]
+	t.mu.Unlock()
+	if v == nil {
+		return VolumeStatus{}
+	}
+	u := v.lu.Unit()
+	s := VolumeStatus{Online: true, Sessions: u.Attached()}
+	if v.late != nil && v.late.missing() {
+		s.Online, s.Reason = false, (*v.late.reason.Load()).Error()
+		return s
+	}
+	used, err := u.Device().Used()
+	if err != nil {
+		s.Online, s.Reason = false, err.Error()
+		return s
+	}
+	s.UsedBytes = uint64(used)
+	return s
+}
+
+// PortalStatus is how a portal does.
+type PortalStatus struct {
+	Listening netip.AddrPort // where it listens in fact, invalid where it does not
+	Reason    string         // why it does not
+	Sessions  int
+}
+
+// Portal returns how a portal does; the zero value for one it does not have.
+func (t *Target) Portal(id string) PortalStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.portals[id]
+	if p == nil {
+		return PortalStatus{}
+	}
+	if p.listener == nil {
+		return PortalStatus{Reason: p.reason.Error()}
+	}
+	s := PortalStatus{}
+	if a, ok := p.listener.Addr().(*net.TCPAddr); ok {
+		s.Listening = a.AddrPort()
+	}
+	for n := range t.nexuses {
+		if n.info.Group == p.spec.Tag && n.info.Local.Port() == s.Listening.Port() {
+			s.Sessions++
+		}
+	}
+	return s
+}
+
+// CheckPortal returns an error where the address cannot be listened on.
+func (t *Target) CheckPortal(ctx context.Context, at netip.AddrPort) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// Session is an initiator's login, as the transport and the SCSI target know it.
+type Session struct {
+	iscsi.SessionStatus
+	HostID string // of the host it belongs to, empty for none
+	Group  uint16 // portal tag
+	LUNs   int
+}
+
+// Sessions returns the sessions, oldest first.
+func (t *Target) Sessions() []Session {
+	list := t.server.Sessions()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byID := make(map[uint64]*nexus, len(t.nexuses))
+	for n := range t.nexuses {
+		byID[n.info.ID] = n
+	}
+	sessions := make([]Session, len(list))
+	for i, s := range list {
+		sessions[i].SessionStatus = s
+		if n := byID[s.ID]; n != nil {
+			sessions[i].Group = n.info.Group
+			sessions[i].LUNs = len(n.LUNs())
+			if h := t.state.Match(n.info.Initiator, n.info.Remote.Addr()); h != nil {
+				sessions[i].HostID = h.ID
+			}
+		}
+	}
+	return sessions
+}
+
+// DropSession ends a session and reports whether it existed.
+func (t *Target) DropSession(id uint64) bool { return t.server.Drop(id) }
+
+// Stats are the counters since the start of the process.
+type Stats struct {
+	Volumes     map[string]scsi.Stats // by volume id
+	Total       scsi.Stats
+	Sessions    int
+	Connections int
+}
+
+// Stats returns the counters.
+func (t *Target) Stats() Stats {
+	s := Stats{Volumes: map[string]scsi.Stats{}}
+	for _, session := range t.server.Sessions() {
+		s.Sessions++
+		s.Connections += len(session.Connections)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Total = t.retired
+	for id, v := range t.volumes {
+		vs := v.lu.Stats()
+		s.Volumes[id] = vs
+		s.Total.Add(vs)
+	}
+	return s
+}
+
+// State returns the state that was applied last, nil before the first.
+func (t *Target) State() *array.State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state
+}

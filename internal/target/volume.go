@@ -1,0 +1,271 @@
+package target
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"sync/atomic"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/unit"
+)
+
+// volume is a volume that the data plane presents.
+type volume struct {
+	spec *array.Volume
+	pool *array.PoolDocument
+	lu   *scsi.LogicalUnit
+	late *late // nil where the device was there from the start
+}
+
+// applyVolumes opens new volumes and changes those that differ.
+func (t *Target) applyVolumes(state *array.State) []error {
+	var errs []error
+	for _, p := range state.Pools {
+		for _, spec := range p.Volumes {
+			t.mu.Lock()
+			v := t.volumes[spec.ID]
+			t.mu.Unlock()
+			var err error
+			switch {
+			case v == nil:
+				err = t.addVolume(spec, p)
+			case v.spec != spec:
+				err = t.changeVolume(v, spec)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("volume %s: %w", spec.Name, err))
+			}
+		}
+	}
+	return errs
+}
+
+func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
+	pool, err := t.cfg.Pool(p.ID)
+	if err != nil {
+		return fmt.Errorf("pool %s: %w", p.Name, err)
+	}
+	attributes, err := t.attributes(spec)
+	if err != nil {
+		return err
+	}
+	v := &volume{spec: spec, pool: p}
+	device, err := pool.OpenVolume(spec)
+	if err != nil {
+		t.log.Error("volume is not ready: its backing store cannot be opened", "volume", spec.Name, "error", err)
+		v.late = newLate(spec, err)
+		device = v.late
+	}
+	t.mu.Lock()
+	group := t.groups[p.ID]
+	if group == nil {
+		t.nextID++
+		group = unit.NewGroup(t.nextID, p.Name)
+		t.groups[p.ID] = group
+	}
+	t.mu.Unlock()
+	u, err := unit.New(unit.Config{
+		ID:           unit.ID(spec.ID),
+		Attributes:   attributes,
+		Device:       device,
+		Group:        group,
+		Reservations: pool,
+		Settings:     pool,
+	})
+	if err != nil {
+		device.Close()
+		return err
+	}
+	if v.lu, err = t.device.AddUnit(u); err != nil {
+		u.Close()
+		return err
+	}
+	t.mu.Lock()
+	t.volumes[spec.ID] = v
+	t.mu.Unlock()
+	return nil
+}
+
+func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
+	attributes, err := t.attributes(spec)
+	if err != nil {
+		return err
+	}
+	u := v.lu.Unit()
+	if err := u.SetAttributes(attributes); err != nil {
+		return err
+	}
+	// The device is what counts; a volume that is not there takes its size later.
+	if blocks := spec.Size >> u.BlockShift(); blocks != u.Blocks() && (v.late == nil || !v.late.missing()) {
+		if err := u.Resize(blocks); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	v.spec = spec
+	t.mu.Unlock()
+	return nil
+}
+
+// removeVolumes closes the volumes that the state does not have. No LUN leads
+// to them any more.
+func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error {
+	var gone []*volume
+	t.mu.Lock()
+	for id, v := range t.volumes {
+		if spec, _ := state.VolumeByID(id); spec == nil {
+			gone = append(gone, v)
+			delete(t.volumes, id)
+		}
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, v := range gone {
+		if err := t.closeVolume(ctx, v); err != nil {
+			errs = append(errs, fmt.Errorf("volume %s: %w", v.spec.Name, err))
+		}
+	}
+	return errs
+}
+
+// closeVolume ends the commands on a volume and closes its device.
+func (t *Target) closeVolume(ctx context.Context, v *volume) error {
+	quiet := make(chan struct{})
+	t.device.RemoveUnit(v.lu, func() { close(quiet) })
+	select {
+	case <-quiet:
+	case <-ctx.Done():
+		return fmt.Errorf("commands are still under way: %w", ctx.Err())
+	}
+	t.mu.Lock()
+	t.retired.Add(v.lu.Stats())
+	t.mu.Unlock()
+	return v.lu.Unit().Close()
+}
+
+// reopen tries to open the device of a volume that was not there.
+func (t *Target) reopen(v *volume) {
+	pool, err := t.cfg.Pool(v.pool.ID)
+	if err == nil {
+		var device block.Device
+		if device, err = pool.OpenVolume(v.spec); err == nil {
+			v.late.arrive(device)
+			v.lu.Unit().SizeChanged()
+			t.log.Info("volume is ready", "volume", v.spec.Name)
+			return
+		}
+	}
+	v.late.absent(err)
+}
+
+// attributes translates the document's identity and settings.
+func (t *Target) attributes(v *array.Volume) (unit.Attributes, error) {
+	naa, err := hex.DecodeString(v.NAA)
+	if err != nil {
+		return unit.Attributes{}, fmt.Errorf("naa_id: %w", err)
+	}
+	eui, err := hex.DecodeString(v.EUI64)
+	if err != nil {
+		return unit.Attributes{}, fmt.Errorf("eui64_id: %w", err)
+	}
+	a := unit.Attributes{
+		NAA:              naa,
+		EUI64:            eui,
+		T10ID:            v.T10ID,
+		Serial:           v.Serial,
+		Vendor:           v.Vendor,
+		Product:          v.Product,
+		Revision:         v.Revision,
+		BlockSize:        v.BlockSize,
+		PhysicalExponent: v.PhysicalExponent,
+		Rotational:       v.Rotational,
+		Thin:             v.Thin,
+		ReadOnly:         v.ReadOnly,
+		WriteThrough:     v.WriteThrough,
+	}
+	if a.Revision == "" {
+		a.Revision = t.cfg.Revision
+	}
+	return a, nil
+}
+
+// late is the device of a volume whose backing store could not be opened: it
+// says so until the real device has arrived.
+type late struct {
+	size   int64
+	info   block.Info
+	reason atomic.Pointer[error]
+	real   atomic.Pointer[block.Device]
+}
+
+var _ block.Device = (*late)(nil)
+
+func newLate(v *array.Volume, reason error) *late {
+	l := &late{
+		size: int64(v.Size),
+		info: block.Info{Kind: string(v.Kind), BlockSize: 1, PhysicalBlockSize: int(v.BlockSize) << v.PhysicalExponent, Align: 4096, Discard: v.Thin, DiscardGranularity: 4096, Volatile: true},
+	}
+	l.reason.Store(&reason)
+	return l
+}
+
+func (l *late) missing() bool         { return l.real.Load() == nil }
+func (l *late) absent(err error)      { l.reason.Store(&err) }
+func (l *late) arrive(d block.Device) { l.real.Store(&d) }
+func (l *late) gone(op block.Op) error {
+	return &block.Error{Op: op, Kind: block.KindGone, Err: *l.reason.Load()}
+}
+
+func (l *late) Info() block.Info {
+	if d := l.real.Load(); d != nil {
+		return (*d).Info()
+	}
+	return l.info
+}
+
+func (l *late) Size() int64 {
+	if d := l.real.Load(); d != nil {
+		return (*d).Size()
+	}
+	return l.size
+}
+
+func (l *late) Submit(r *block.Request) {
+	if d := l.real.Load(); d != nil {
+		(*d).Submit(r)
+		return
+	}
+	r.Err = l.gone(r.Op)
+	r.Done.RequestDone(r)
+}
+
+func (l *late) Extent(off, limit int64) (bool, int64, error) {
+	if d := l.real.Load(); d != nil {
+		return (*d).Extent(off, limit)
+	}
+	return false, 0, l.gone(block.Read)
+}
+
+func (l *late) Resize(size int64) error {
+	if d := l.real.Load(); d != nil {
+		return (*d).Resize(size)
+	}
+	return l.gone(block.Write)
+}
+
+func (l *late) Used() (int64, error) {
+	if d := l.real.Load(); d != nil {
+		return (*d).Used()
+	}
+	return 0, l.gone(block.Read)
+}
+
+func (l *late) Close() error {
+	if d := l.real.Load(); d != nil {
+		return (*d).Close()
+	}
+	return nil
+}
