@@ -5,10 +5,6 @@ import (
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
-// MaxTransferBytes is the most data that one command takes or gives, in bytes;
-// the Block Limits VPD page says so. It does not exceed block.MaxBuffer.
-const MaxTransferBytes = 8 << 20
-
 // DataOutLength reports how many bytes of Data-Out the command in t.CDB takes: 0
 // where it takes none, is unknown, exceeds the limits or its LUN does not exist (Execute
 // then ends it with the right status without data).
@@ -147,23 +143,11 @@ func (t *Task) ready(op *operation, flags uint32) bool {
 		t.Fail(t.LU.sanitizeSense())
 		return false
 	}
-	if flags&flagStopped != 0 && needsMedium(op) {
+	if flags&flagStopped != 0 && op.medium {
 		t.fail(wire.KeyNotReady, wire.InitializingCommandRequired)
 		return false
 	}
 	return true
-}
-
-// needsMedium reports whether a command needs a started unit: those that read or
-// write the medium, and the one that asks.
-func needsMedium(op *operation) bool {
-	switch op.Op {
-	case wire.OpModeSelect6, wire.OpModeSelect10, wire.OpLogSelect:
-		return false
-	case wire.OpTestUnitReady:
-		return true
-	}
-	return op.Access != unit.AccessNone
 }
 
 // executeNoUnit answers for a LUN that leads to no unit (SAM-5 §5.11, SPC-4

@@ -92,8 +92,11 @@ func (lu *LogicalUnit) clear(by *path, d *drain, code uint16) {
 // resetAfter ends all commands on the unit, then resets it and calls done.
 func (lu *LogicalUnit) resetAfter(by *path, done func()) {
 	d := newDrain(func() {
-		lu.reset()
-		done()
+		// On a goroutine of its own: mode parameters may be waiting for storage.
+		go func() {
+			lu.reset()
+			done()
+		}()
 	})
 	lu.clear(by, d, 0)
 	d.release()

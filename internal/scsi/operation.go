@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
@@ -22,6 +23,7 @@ const maxCDB = 32
 type operation struct {
 	Command
 	class  uint8
+	medium bool // refused on a stopped unit
 	states uint16
 	// badLow and badHigh have a bit set for each bit of CDB bytes 0 to 7 and 8
 	// to 15, little endian, that must be zero; badRest for those beyond.
@@ -39,24 +41,27 @@ type table struct {
 // processed that does not say otherwise.
 const defaultStates = 1<<0 | 1<<1
 
-// newTable builds the table of several families. Two commands with the same
-// codes are refused.
+// newTable builds the table of the SPC commands and several families. Two
+// commands with the same codes are refused.
 func newTable(families [][]Command) (*table, error) {
 	tb := &table{}
 	var errs []error
+	for _, c := range commands() {
+		errs = append(errs, tb.add(c, c.Op == wire.OpTestUnitReady))
+	}
 	for _, family := range families {
 		for _, c := range family {
-			errs = append(errs, tb.add(c))
+			errs = append(errs, tb.add(c, c.Access != unit.AccessNone))
 		}
 	}
 	return tb, errors.Join(errs...)
 }
 
-func (tb *table) add(c Command) error {
+func (tb *table) add(c Command, medium bool) error {
 	if len(c.Usage) == 0 || len(c.Usage) > maxCDB || c.Usage[0] != c.Op || c.ServiceAction > 31 || c.Run == nil {
 		return fmt.Errorf("scsi: command %s: bad description", c.Name)
 	}
-	op := &operation{Command: c, states: c.AllowStates}
+	op := &operation{Command: c, medium: medium, states: c.AllowStates}
 	if op.states == 0 {
 		op.states = defaultStates
 	}

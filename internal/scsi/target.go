@@ -38,6 +38,9 @@ type TargetConfig struct {
 	// code (8Fh third-party copy): the function returns what follows the 4-byte
 	// header, nil where the unit has no such page.
 	Pages map[byte]func(*LogicalUnit) []byte
+	// Available, where not nil, tells how many bytes a thin unit can still
+	// allocate (the log page of logical block provisioning); false where unknown.
+	Available func(*LogicalUnit) (uint64, bool)
 	// OnReset, where not nil, is told when a target reset that the nexus asked
 	// for has ended its commands; the transport drops sessions on a cold reset.
 	OnReset func(*Nexus, Function)
@@ -49,7 +52,7 @@ func NewTarget(c TargetConfig) (*Target, error) {
 	if c.Name == "" || len(c.Name) > 223 {
 		return nil, fmt.Errorf("scsi: target name %q: 1 to 223 bytes", c.Name)
 	}
-	tb, err := newTable(append([][]Command{commands()}, c.Families...))
+	tb, err := newTable(c.Families)
 	if err != nil {
 		return nil, err
 	}

@@ -117,5 +117,7 @@ func (t *Task) begin(n *Nexus) {
 	t.Nexus, t.LU, t.path = n, nil, nil
 	t.Command, t.op = nil, nil
 	t.Status, t.SenseLen, t.Aborted = StatusGood, 0, false
-	t.cancelled.Store(cancelNone)
+	if t.cancelled.Load() != cancelNone {
+		t.cancelled.Store(cancelNone)
+	}
 }
