@@ -101,6 +101,7 @@ func noun(use, short, long, example string, verbs ...*cobra.Command) *cobra.Comm
 // asNoun lets a command without a verb print its help, and with a wrong one
 // fail and name the ones there are.
 func asNoun(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {

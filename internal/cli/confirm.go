@@ -62,7 +62,6 @@ func (s *secret) flags(cmd *cobra.Command, name, what string) {
 	s.what = what
 	cmd.Flags().StringVar(&s.file, name+"-file", "", "read "+what+" from the first line of `FILE` (- for standard input); asked for where neither is given")
 	cmd.Flags().StringVar(&s.text, name, "", what+" itself, visible to every user of this machine while the command runs")
-	cmd.MarkFlagsMutuallyExclusive(name, name+"-file")
 }
 
 // given reports whether a flag names the secret.
@@ -71,6 +70,8 @@ func (s *secret) given() bool { return s.file != "" || s.text != "" }
 // read returns the secret, asking for it on the terminal where no flag gives it.
 func (s *secret) read(a *app) (string, error) {
 	switch {
+	case s.text != "" && s.file != "":
+		return "", usage("%s is given twice, as a flag and in a file", s.what)
 	case s.text != "":
 		return s.text, nil
 	case s.file == "-":

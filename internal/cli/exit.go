@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"connectrpc.com/connect"
+
+	"lintel.io/lintel/internal/array"
 )
 
 // The exit codes of every lintel command. Scripts rely on them: a code never
@@ -58,8 +61,22 @@ func exitCode(err error) int {
 		case connect.CodePermissionDenied, connect.CodeUnauthenticated:
 			return ExitDenied
 		case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+			if connect.IsWireError(err) {
+				return ExitConflict // the array answers: it is busy
+			}
 			return ExitUnreachable
 		}
+	}
+	switch array.KindOf(err) {
+	case array.KindInvalid:
+		return ExitUsage
+	case array.KindNotFound:
+		return ExitNotFound
+	case array.KindExists, array.KindBusy, array.KindConflict, array.KindUnavailable:
+		return ExitConflict
+	}
+	if os.IsPermission(rootCause(err)) {
+		return ExitDenied
 	}
 	return ExitError
 }

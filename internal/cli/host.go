@@ -196,7 +196,13 @@ next login on.`,
 		Args: takes("HOST"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
 			req := &lintelv1.UpdateHostRequest{Name: args[0], Spec: spec, DryRun: ch.dry}
+			if len(spec.GetInitiators()) > 0 && len(add)+len(remove) > 0 {
+				return usage("--iqn replaces all names, so it does not go with --add-iqn or --remove-iqn")
+			}
 			if noCHAP {
+				if spec.GetChapUser() != "" || spec.GetMutualUser() != "" || flags.chap.given() || flags.mutual.given() {
+					return usage("--no-chap does not go with CHAP users and secrets")
+				}
 				flags.at.set = append(flags.at.set, "chap_user")
 			}
 			if err := flags.secrets(a); err != nil {
@@ -230,11 +236,6 @@ next login on.`,
 	cmd.Flags().StringArrayVar(&add, "add-iqn", nil, "one more initiator `NAME`; repeatable")
 	cmd.Flags().StringArrayVar(&remove, "remove-iqn", nil, "initiator `NAME` to forget; repeatable")
 	cmd.Flags().BoolVar(&noCHAP, "no-chap", false, "let the host in without CHAP")
-	for _, other := range []string{"add-iqn", "remove-iqn"} {
-		cmd.MarkFlagsMutuallyExclusive("iqn", other)
-	}
-	cmd.MarkFlagsMutuallyExclusive("no-chap", "chap-user")
-	cmd.MarkFlagsMutuallyExclusive("no-chap", "mutual-user")
 	ch.dryFlag(cmd)
 	a.completeArgs(cmd, false, hostNames)
 	return cmd

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -48,9 +47,6 @@ belong on a storage network.`,
 		err = serve.Run(cmd.Context(), config, a.Out, a.Err)
 		if _, ok := errors.AsType[*serve.LockedError](err); ok {
 			return &codeError{ExitConflict, err}
-		}
-		if os.IsPermission(rootCause(err)) {
-			return &codeError{ExitDenied, err}
 		}
 		return err
 	}
