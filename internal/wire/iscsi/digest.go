@@ -17,6 +17,11 @@ func Digest(parts ...[]byte) uint32 {
 	return c
 }
 
+// ContinueDigest returns the digest of what digest stands for followed by p.
+func ContinueDigest(digest uint32, p []byte) uint32 {
+	return crc32.Update(digest, castagnoli, p)
+}
+
 // PutDigest writes a digest in the byte order of the wire.
 func PutDigest(b []byte, digest uint32) { binary.LittleEndian.PutUint32(b, digest) }
 

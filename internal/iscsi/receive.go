@@ -1,0 +1,224 @@
+package iscsi
+
+import (
+	"fmt"
+	"io"
+
+	wire "lintel.io/lintel/internal/wire/iscsi"
+)
+
+const (
+	// receiveSize is how much one read may bring.
+	receiveSize = 256<<10 + 1024
+	// directSize is from how many missing bytes of a data segment on the rest
+	// is read straight to where it belongs.
+	directSize = 16 << 10
+)
+
+// receiver holds what has been read and not yet handled.
+type receiver struct {
+	buf  []byte
+	r, w int
+}
+
+// readLoop handles PDUs until the connection ends; nil means after a logout.
+func (c *conn) readLoop() error {
+	rx := &c.rx
+	rx.buf = make([]byte, receiveSize)
+	for {
+		need, err := c.handleAll()
+		if err == nil || err == errLoggedOut {
+			c.mu.Lock()
+			ferr := c.flushLocked()
+			if c.busy = false; ferr == nil && c.dead {
+				ferr = c.cause
+			}
+			c.counters.add(c.local)
+			c.mu.Unlock()
+			c.local = Counters{}
+			if err == nil {
+				err = ferr
+			}
+		}
+		if err == errLoggedOut {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rx.makeRoom(need)
+		n, err := c.nc.Read(rx.buf[rx.w:])
+		if n > 0 {
+			rx.w += n
+			c.batches.Add(1)
+			c.mu.Lock()
+			c.busy = true
+			c.mu.Unlock()
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// makeRoom readies the buffer for a PDU of need bytes that begins at r.
+func (rx *receiver) makeRoom(need int) {
+	if rx.r == rx.w {
+		rx.r, rx.w = 0, 0
+		if len(rx.buf) > receiveSize && need <= receiveSize {
+			rx.buf = make([]byte, receiveSize)
+		}
+	}
+	if rx.r > 0 && len(rx.buf)-rx.r < max(need, receiveSize/2) {
+		rx.w = copy(rx.buf, rx.buf[rx.r:rx.w])
+		rx.r = 0
+	}
+	if need > len(rx.buf) {
+		buf := make([]byte, need)
+		rx.w = copy(buf, rx.buf[rx.r:rx.w])
+		rx.r, rx.buf = 0, buf
+	}
+}
+
+// handleAll handles every complete PDU. It returns how long the next one is, as
+// far as is known.
+func (c *conn) handleAll() (need int, err error) {
+	rx := &c.rx
+	for {
+		have := rx.buf[rx.r:rx.w]
+		if len(have) < wire.HeaderSize {
+			return wire.HeaderSize, nil
+		}
+		b := wire.BHS(have)
+		l := b.Layout(c.params.headerDigest, c.params.dataDigest)
+		if len(have) < l.Data {
+			return l.Data, nil
+		}
+		if n := b.DataLength(); n > c.params.maxRecv {
+			return 0, fmt.Errorf("%w: %s with %d bytes of data, more than MaxRecvDataSegmentLength %d", errProtocol, b.Opcode(), n, c.params.maxRecv)
+		}
+		if c.params.headerDigest && wire.Digest(have[:l.HeaderDigest]) != wire.GetDigest(have[l.HeaderDigest:]) {
+			c.local.DigestErrors++
+			return 0, errDigest
+		}
+		if len(have) < l.Size {
+			op := b.Opcode()
+			if l.Size-len(have) < directSize || op != wire.OpDataOut && op != wire.OpSCSICommand {
+				return l.Size, nil
+			}
+			if err := c.handleLarge(b, l); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		rx.r += l.Size
+		c.local.PDUsIn++
+		data := have[l.Data : l.Data+b.DataLength()]
+		ok := true
+		if c.params.dataDigest && len(data) > 0 {
+			ok = wire.Digest(have[l.Data:l.DataDigest]) == wire.GetDigest(have[l.DataDigest:])
+		}
+		if err := c.handle(b, have[wire.HeaderSize:l.HeaderDigest], data, ok); err != nil {
+			return 0, err
+		}
+		if err := c.backpressure(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// handleLarge handles a command or Data-Out whose data segment is not all
+// there, reading the rest to its place.
+func (c *conn) handleLarge(b wire.BHS, l wire.Layout) error {
+	rx := &c.rx
+	have := rx.buf[rx.r+l.Data : rx.w]
+	n := b.DataLength()
+	c.local.PDUsIn++
+	var t *task
+	var dst []byte
+	command := b.Opcode() == wire.OpSCSICommand
+	if command {
+		t, dst = c.beginCommand(b, rx.buf[rx.r+wire.HeaderSize:rx.r+l.HeaderDigest], n)
+	} else {
+		t, dst = c.beginDataOut(b, n)
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	rx.r = rx.w // the header stays where it is: nothing is read into the buffer until the end
+	ok, err := c.readData(dst, have, n, l.Size-l.Data-n)
+	if err != nil {
+		c.abandon(t)
+		return err
+	}
+	if command {
+		return c.endCommand(b, t, n, ok)
+	}
+	return c.endDataOut(b, t, n, ok)
+}
+
+// readData fills dst with the first bytes of a data segment of n bytes, of
+// which have is there already, and reads past the rest and its tail: padding
+// and digest. It reports whether the digest is right.
+func (c *conn) readData(dst, have []byte, n, tail int) (bool, error) {
+	crc := uint32(0)
+	digest := c.params.dataDigest
+	if digest {
+		crc = wire.Digest(have)
+	}
+	got := len(have)
+	copy(dst, have)
+	if len(dst) > got {
+		if _, err := io.ReadFull(c.nc, dst[got:]); err != nil {
+			return false, err
+		}
+		if digest {
+			crc = wire.ContinueDigest(crc, dst[got:])
+		}
+		got = len(dst)
+	}
+	if got < n {
+		waste := make([]byte, min(n-got, 64<<10))
+		for got < n {
+			p := waste[:min(n-got, len(waste))]
+			if _, err := io.ReadFull(c.nc, p); err != nil {
+				return false, err
+			}
+			if digest {
+				crc = wire.ContinueDigest(crc, p)
+			}
+			got += len(p)
+		}
+	}
+	if tail == 0 {
+		return true, nil
+	}
+	p := c.tail[:tail]
+	if _, err := io.ReadFull(c.nc, p); err != nil {
+		return false, err
+	}
+	if !digest {
+		return true, nil
+	}
+	pad := tail - wire.DigestSize
+	return wire.ContinueDigest(crc, p[:pad]) == wire.GetDigest(p[pad:]), nil
+}
+
+// backpressure makes the reader send, and wait, where too much output has
+// gathered.
+func (c *conn) backpressure() error {
+	if !c.full.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.flushLocked(); err != nil {
+		return err
+	}
+	for c.out.bytes >= c.server.cfg.OutputLimit && !c.dead {
+		c.outWait = true
+		c.cond.Wait()
+	}
+	return nil
+}

@@ -1,0 +1,457 @@
+package iscsi
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lintel.io/lintel/internal/block"
+	wire "lintel.io/lintel/internal/wire/iscsi"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("iSCSI server is shut down")
+
+// Server is an iSCSI target server. Its methods may be called concurrently.
+type Server struct {
+	cfg    Config
+	budget budget
+	tick   atomic.Int64 // seconds since the server began
+	rand   io.Reader
+
+	quit    chan struct{} // closed when Shutdown begins
+	stop    chan struct{} // closed when it ends
+	handled sync.WaitGroup
+
+	mu        sync.Mutex // a leaf
+	listeners map[net.Listener]struct{}
+	closed    bool
+	pending   pendingLogins
+	nextID    uint64
+	nextTSIH  uint16
+	sessions  map[uint64]*session
+	byKey     map[sessionKey]*session
+	tsihs     map[uint16]struct{}
+	idle      chan struct{} // closed when no session is left, while someone waits
+}
+
+// NewServer returns a Server without listeners. Shutdown ends its goroutines.
+func NewServer(cfg Config) *Server {
+	s := &Server{
+		cfg: cfg.withDefaults(), rand: rand.Reader, quit: make(chan struct{}), stop: make(chan struct{}),
+		listeners: map[net.Listener]struct{}{}, sessions: map[uint64]*session{}, byKey: map[sessionKey]*session{}, tsihs: map[uint16]struct{}{},
+	}
+	s.budget.free = max(s.cfg.DataBudget, block.MaxBuffer)
+	s.budget.share = s.cfg.ConnectionBudget
+	s.handled.Go(s.janitor)
+	return s
+}
+
+// Serve accepts connections until the listener fails or the server is shut
+// down; group is the portal group tag of the portal (RFC 7143 §4.4.1). It
+// closes the listener.
+func (s *Server) Serve(l net.Listener, group uint16) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	var delay time.Duration
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			delay = 0
+			s.accept(nc, group)
+			continue
+		}
+		select {
+		case <-s.quit:
+			return ErrServerClosed
+		default:
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// Out of descriptors or the like: others go on, and so does this after a pause.
+		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+		s.cfg.Logger.Warn("cannot accept a connection", "portal", l.Addr(), "error", err)
+		select {
+		case <-time.After(delay):
+		case <-s.quit:
+			return ErrServerClosed
+		}
+	}
+}
+
+// accept begins the login of a connection in a goroutine of its own.
+func (s *Server) accept(nc net.Conn, group uint16) {
+	peer := Peer{Remote: addrPort(nc.RemoteAddr()), Local: addrPort(nc.LocalAddr()), Group: group}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	p, victim := s.pending.add(nc, peer.Remote.Addr(), s.cfg.MaxPendingLogins, s.cfg.MaxPendingPerAddress)
+	s.handled.Add(1)
+	s.mu.Unlock()
+	if victim != nil {
+		victim.Close()
+	}
+	go func() {
+		defer s.handled.Done()
+		s.serveConn(nc, peer, p)
+	}()
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// serveConn takes one connection from login to its end.
+func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
+	s.tune(nc)
+	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
+	c, err := s.login(nc, peer)
+	s.mu.Lock()
+	s.pending.remove(p)
+	s.mu.Unlock()
+	if err != nil {
+		nc.Close()
+		if !errors.Is(err, io.EOF) {
+			s.cfg.Logger.Info("login failed", "remote", peer.Remote, "error", err)
+		}
+		return
+	}
+	c.log.Info("login", "target", c.session.key.target, "discovery", c.session.discovery)
+	c.run()
+}
+
+func (s *Server) tune(nc net.Conn) {
+	t, ok := nc.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	t.SetNoDelay(true)
+	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	if n := s.cfg.SocketBuffer; n > 0 {
+		t.SetReadBuffer(n)
+		t.SetWriteBuffer(n)
+	}
+}
+
+// login takes a connection through its login phase and makes it part of a
+// session.
+func (s *Server) login(nc net.Conn, peer Peer) (*conn, error) {
+	l := newLogin(&s.cfg, s.rand, peer)
+	statSN := uint32(0)
+	buf := make([]byte, wire.HeaderSize)
+	var data []byte
+	for first := true; ; first = false {
+		b := wire.BHS(buf)
+		if _, err := io.ReadFull(nc, b); err != nil {
+			return nil, err
+		}
+		n := b.DataLength()
+		if b.Opcode() != wire.OpLogin || b.AHSLength() != 0 || n > wire.DefaultMaxRecvDataSegment {
+			// Anything but a login request ends the connection (RFC 7143 §6.3).
+			return nil, fmt.Errorf("%w: %s with %d bytes of data during login", errProtocol, b.Opcode(), n)
+		}
+		if first {
+			statSN = b.ExpStatSN()
+		}
+		data = slices.Grow(data[:0], wire.Pad(n))[:wire.Pad(n)]
+		if _, err := io.ReadFull(nc, data); err != nil {
+			return nil, err
+		}
+		reply, err := l.step(b, data[:n])
+		var c *conn
+		tsih := b.TSIH()
+		window := wire.Numbers{StatSN: statSN, ExpCmdSN: b.CmdSN(), MaxCmdSN: b.CmdSN() + uint32(s.cfg.QueueDepth) - 1}
+		statSN++
+		if err == nil && reply.finished() {
+			if c, err = s.join(nc, l, b.CmdSN(), statSN); err == nil {
+				tsih = c.session.tsih
+				window.ExpCmdSN, window.MaxCmdSN = c.session.expCmdSN.Load(), c.session.maxCmdSN.Load()
+			}
+		}
+		answer := &wire.LoginResponse{
+			Transit: reply.transit, CSG: reply.csg, NSG: reply.nsg, ISID: b.ISID(), TSIH: tsih, ITT: b.ITT(), Numbers: window,
+		}
+		if err != nil {
+			answer.Status = asRefusal(err).(*Refusal).Status
+			answer.Transit, answer.CSG, answer.TSIH, reply.text = false, b.CSG(), b.TSIH(), nil
+		}
+		_, werr := nc.Write(wire.AppendPDU(nil, answer, reply.text))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("initiator %q: %w", l.peer.Initiator, err)
+		case c != nil:
+			// From here on the session has to be told when it fails.
+			nc.SetDeadline(time.Time{})
+			return c, nil
+		case werr != nil:
+			return nil, werr
+		}
+	}
+}
+
+// join makes the connection of a finished login part of its session: a new
+// one, or with a TSIH the existing one (RFC 7143 §6.3.5, §6.3.6).
+func (s *Server) join(nc net.Conn, l *login, cmdSN, statSN uint32) (*conn, error) {
+	key := sessionKey{initiator: l.peer.Initiator, isid: l.first.ISID(), target: l.target, group: l.peer.Group}
+	if !l.leading() {
+		return s.joinExisting(nc, l, key, statSN)
+	}
+	deadline := time.After(s.cfg.LoginTimeout)
+	var sess *session
+	for {
+		s.mu.Lock()
+		old := s.byKey[key]
+		if old == nil {
+			break
+		}
+		s.mu.Unlock()
+		old.end(errReplaced)
+		select {
+		case <-old.gone:
+		case <-deadline:
+			return nil, Refuse(wire.LoginOutOfResources, "the old session does not end")
+		case <-s.quit:
+			return nil, Refuse(wire.LoginServiceUnavailable, "shutting down")
+		}
+	}
+	tsih := s.newTSIHLocked()
+	if s.closed || len(s.sessions) >= s.cfg.MaxSessions || tsih == 0 {
+		closed := s.closed
+		s.mu.Unlock()
+		if closed {
+			return nil, Refuse(wire.LoginServiceUnavailable, "shutting down")
+		}
+		return nil, Refuse(wire.LoginOutOfResources, "more than %d sessions", s.cfg.MaxSessions)
+	}
+	s.nextID++
+	sess = &session{
+		server: s, id: s.nextID, key: key, tsih: tsih, discovery: l.discovery, alias: l.alias, user: l.user(), since: time.Now(),
+		params: l.params.Negotiated, gone: make(chan struct{}), conns: map[uint16]*conn{}, queue: map[uint32]request{},
+	}
+	sess.expCmdSN.Store(cmdSN)
+	sess.maxCmdSN.Store(cmdSN + uint32(s.cfg.QueueDepth) - 1)
+	s.sessions[sess.id], s.byKey[key], s.tsihs[tsih] = sess, sess, struct{}{}
+	s.mu.Unlock()
+
+	if !l.discovery {
+		nexus, err := s.cfg.Access.Open(SessionInfo{
+			Peer: l.peer, ID: sess.id, Target: l.target, Alias: l.alias, ISID: key.isid, TSIH: tsih, User: sess.user,
+		})
+		if err != nil {
+			s.forget(sess)
+			close(sess.gone)
+			return nil, err
+		}
+		sess.nexus = nexus
+	}
+	c := newConn(s, sess, nc, l, statSN)
+	if !sess.add(c) { // dropped meanwhile
+		sess.finish()
+		return nil, Refuse(wire.LoginServiceUnavailable, "the session was dropped during login")
+	}
+	return c, nil
+}
+
+// joinExisting adds a connection to a session, in place of one with the same CID.
+func (s *Server) joinExisting(nc net.Conn, l *login, key sessionKey, statSN uint32) (*conn, error) {
+	s.mu.Lock()
+	sess := s.byKey[key]
+	s.mu.Unlock()
+	if sess == nil || sess.tsih != l.first.TSIH() {
+		return nil, Refuse(wire.LoginNoSession, "no session with TSIH %d", l.first.TSIH())
+	}
+	if sess.user != l.user() {
+		return nil, Refuse(wire.LoginCannotInclude, "the session belongs to another CHAP name")
+	}
+	sess.mu.Lock()
+	old := sess.conns[l.first.CID()]
+	full := old == nil && len(sess.conns) >= sess.params.MaxConnections
+	sess.mu.Unlock()
+	if full {
+		return nil, Refuse(wire.LoginTooManyConnections, "the session has %d connections already", sess.params.MaxConnections)
+	}
+	if old != nil {
+		old.kill(errReplaced)
+		select {
+		case <-old.gone:
+		case <-time.After(s.cfg.LoginTimeout):
+			sess.end(errReplaced)
+			return nil, Refuse(wire.LoginOutOfResources, "the old connection does not end")
+		}
+	}
+	c := newConn(s, sess, nc, l, statSN)
+	if !sess.add(c) {
+		sess.mu.Lock()
+		none := len(sess.conns) == 0
+		sess.mu.Unlock()
+		if none {
+			sess.finish()
+		}
+		return nil, Refuse(wire.LoginNoSession, "the session has ended")
+	}
+	return c, nil
+}
+
+// newTSIHLocked returns a free session handle, 0 where there is none.
+func (s *Server) newTSIHLocked() uint16 {
+	for range 1 << 16 {
+		s.nextTSIH++
+		if _, used := s.tsihs[s.nextTSIH]; !used && s.nextTSIH != 0 {
+			return s.nextTSIH
+		}
+	}
+	return 0
+}
+
+// forget is told by a session that nothing of it is left.
+func (s *Server) forget(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, sess.id)
+	delete(s.tsihs, sess.tsih)
+	if s.byKey[sess.key] == sess {
+		delete(s.byKey, sess.key)
+	}
+	if len(s.sessions) == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*session, 0, len(s.sessions))
+	for _, sess := range s.sessions {
+		out = append(out, sess)
+	}
+	slices.SortFunc(out, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	return out
+}
+
+func (s *Server) find(id uint64) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[id]
+}
+
+// Sessions lists the sessions, oldest first.
+func (s *Server) Sessions() []SessionStatus {
+	all := s.all()
+	out := make([]SessionStatus, len(all))
+	for i, sess := range all {
+		out[i] = sess.status()
+	}
+	return out
+}
+
+// Drop ends a session: the initiator is told by an asynchronous message that
+// its connections go (RFC 7143 §11.9.1). It reports whether the session existed.
+func (s *Server) Drop(id uint64) bool {
+	sess := s.find(id)
+	if sess == nil {
+		return false
+	}
+	sess.dismiss(errDropped)
+	return true
+}
+
+// AsyncEvent sends an asynchronous message to a session, on its first
+// connection; sense is the data of a SCSI event, else nil. It reports whether
+// the session existed.
+func (s *Server) AsyncEvent(id uint64, lun uint64, event wire.AsyncEvent, sense []byte) bool {
+	sess := s.find(id)
+	return sess != nil && sess.async(&wire.Async{LUN: lun, Event: event}, sense)
+}
+
+// coldReset ends all sessions of a target (RFC 7143 §11.5.1).
+func (s *Server) coldReset(target string) {
+	for _, sess := range s.all() {
+		if sess.key.target == target {
+			sess.dismiss(errDropped)
+		}
+	}
+}
+
+// Shutdown stops accepting, asks all initiators to log out, waits for them
+// until ctx is done, and then drops those that are left. It returns when
+// nothing of the server is left but commands that a device does not give back.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closed
+	if first {
+		s.closed = true
+		close(s.quit)
+	}
+	for l := range s.listeners {
+		l.Close()
+	}
+	s.pending.closeAll()
+	var idle chan struct{}
+	if len(s.sessions) > 0 {
+		if s.idle == nil {
+			s.idle = make(chan struct{})
+		}
+		idle = s.idle
+	}
+	s.mu.Unlock()
+	seconds := uint16(1)
+	if d, ok := ctx.Deadline(); ok {
+		seconds = uint16(min(max(time.Until(d)/time.Second, 1), 3600))
+	}
+	for _, sess := range s.all() {
+		sess.async(&wire.Async{Event: wire.AsyncLogoutRequest, Parameter3: seconds}, nil)
+	}
+	var err error
+	if idle != nil {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			err = ctx.Err()
+			for _, sess := range s.all() {
+				sess.end(errShutdown)
+			}
+			select {
+			case <-idle:
+			case <-time.After(closeTime):
+			}
+		}
+	}
+	if first {
+		close(s.stop)
+	}
+	s.handled.Wait()
+	return err
+}
+
+// closeTime is how long Shutdown waits for devices to give back the commands
+// of dropped sessions.
+const closeTime = 5 * time.Second

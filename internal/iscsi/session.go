@@ -1,0 +1,298 @@
+package iscsi
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	wire "lintel.io/lintel/internal/wire/iscsi"
+)
+
+// session is one iSCSI session: the connections of one initiator port to one
+// target, which share command numbering and the nexus. At error recovery
+// level 0 it ends with the first connection that fails (RFC 7143 §7.1.5).
+type session struct {
+	server    *Server
+	id        uint64
+	key       sessionKey
+	tsih      uint16
+	discovery bool
+	alias     string
+	user      string
+	since     time.Time
+	params    Negotiated
+	nexus     Nexus // nil in a discovery session
+
+	gone chan struct{} // closed when nothing of the session is left
+
+	expCmdSN  atomic.Uint32
+	maxCmdSN  atomic.Uint32
+	multi     atomic.Bool  // there has been more than one connection
+	postponed atomic.Int32 // length of queue
+
+	// mu comes above conn.exec, which comes above conn.mu.
+	mu       sync.Mutex
+	conns    map[uint16]*conn
+	ending   bool
+	finished bool
+	counted  Counters           // of connections that are gone
+	queue    map[uint32]request // requests that came before their turn, by CmdSN
+}
+
+// sessionKey identifies a session for reinstatement: the initiator port and
+// the target port (RFC 7143 §6.3.5).
+type sessionKey struct {
+	initiator string
+	isid      wire.ISID
+	target    string // empty for discovery
+	group     uint16
+}
+
+// request is a command, or another PDU with a CmdSN, on its way to execution.
+type request struct {
+	conn      *conn
+	cmdSN     uint32
+	immediate bool
+	task      *task  // of a SCSI command
+	run       func() // of everything else; must not wait
+	late      bool   // it had to wait for its turn
+}
+
+// inWindow reports whether a CmdSN lies in the command window; requests
+// outside of it are ignored (RFC 7143 §4.2.2.1).
+func (s *session) inWindow(sn uint32) bool {
+	return !wire.Before(sn, s.expCmdSN.Load()) && !wire.Before(s.maxCmdSN.Load(), sn)
+}
+
+// admit runs a request at once where it is immediate or its turn has come,
+// else keeps it until those before it have come (RFC 7143 §4.2.2.1).
+func (s *session) admit(c *conn, r request) {
+	if r.immediate {
+		s.dispatch(c, r)
+		return
+	}
+	multi := r.task != nil && s.multi.Load()
+	if multi {
+		c.exec.Lock()
+	}
+	first := s.expCmdSN.CompareAndSwap(r.cmdSN, r.cmdSN+1)
+	if first {
+		r.start()
+	}
+	if multi {
+		c.exec.Unlock()
+	}
+	if !first {
+		s.postpone(r)
+	}
+	if s.postponed.Load() > 0 {
+		s.catchUp()
+	}
+}
+
+func (r *request) start() {
+	if r.task != nil {
+		r.conn.start(r.task, r.late)
+	} else if r.run != nil {
+		r.run()
+	}
+}
+
+// dispatch runs a request outside of the order of CmdSN.
+func (s *session) dispatch(c *conn, r request) {
+	if r.task != nil && s.multi.Load() {
+		c.exec.Lock()
+		defer c.exec.Unlock()
+	}
+	r.start()
+}
+
+// advance goes on with a command that has got data.
+func (s *session) advance(c *conn, t *task) {
+	if s.multi.Load() {
+		c.exec.Lock()
+		defer c.exec.Unlock()
+	}
+	c.mu.Lock()
+	run := c.advanceLocked(t)
+	c.mu.Unlock()
+	if run {
+		c.execute(t)
+	}
+}
+
+// postpone keeps a request for its turn. A second one with the same CmdSN is
+// ignored.
+func (s *session) postpone(r request) {
+	s.mu.Lock()
+	_, twice := s.queue[r.cmdSN]
+	if !twice && !s.ending && s.inWindow(r.cmdSN) {
+		r.late = true
+		s.queue[r.cmdSN] = r
+		s.postponed.Store(int32(len(s.queue)))
+		if t := r.task; t != nil {
+			r.conn.mu.Lock()
+			if !t.listed {
+				r.conn.listLocked(t)
+			}
+			r.conn.mu.Unlock()
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	if r.task != nil {
+		r.task.uncounted = true
+		r.conn.dropTask(r.task)
+	}
+}
+
+// catchUp runs the postponed requests whose turn has come.
+func (s *session) catchUp() {
+	for {
+		s.mu.Lock()
+		sn := s.expCmdSN.Load()
+		r, ok := s.queue[sn]
+		if ok {
+			delete(s.queue, sn)
+			s.postponed.Store(int32(len(s.queue)))
+			ok = s.expCmdSN.CompareAndSwap(sn, sn+1)
+		} else {
+			s.mu.Unlock()
+			return
+		}
+		if !ok { // the same CmdSN came again and was first
+			s.mu.Unlock()
+			if r.task != nil {
+				r.task.uncounted = true
+				r.conn.dropTask(r.task)
+			}
+			continue
+		}
+		if r.task != nil {
+			r.conn.exec.Lock()
+			s.mu.Unlock()
+			r.start()
+			r.conn.exec.Unlock()
+			continue
+		}
+		s.mu.Unlock()
+		r.start()
+	}
+}
+
+// forget takes the postponed requests of a connection out of the queue; their
+// places in the order stay.
+func (s *session) forget(c *conn) {
+	s.mu.Lock()
+	for sn, r := range s.queue {
+		if r.conn == c {
+			s.queue[sn] = request{conn: c, cmdSN: sn}
+		}
+	}
+	s.mu.Unlock()
+}
+
+// dropTask ends a gathering task without a response.
+func (c *conn) dropTask(t *task) {
+	c.mu.Lock()
+	c.unlistLocked(t)
+	t.dropped = true
+	filling := t.filling
+	c.mu.Unlock()
+	c.server.budget.leave(t)
+	if !filling {
+		c.discard(t)
+	}
+}
+
+// add makes a connection part of the session.
+func (s *session) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return false
+	}
+	s.conns[c.cid] = c
+	if len(s.conns) > 1 {
+		s.multi.Store(true)
+	}
+	return true
+}
+
+// end drops all connections; the last of them to go closes the nexus. Where
+// there is none yet, the login that is about to add one fails.
+func (s *session) end(cause error) {
+	s.mu.Lock()
+	s.ending = true
+	conns := s.list()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.kill(cause)
+	}
+}
+
+// list returns the connections, with mu held.
+func (s *session) list() []*conn {
+	out := make([]*conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		out = append(out, c)
+	}
+	return out
+}
+
+// connGone is told by a connection that it has ended.
+func (s *session) connGone(c *conn) {
+	c.mu.Lock()
+	cause := c.cause
+	c.mu.Unlock()
+	s.mu.Lock()
+	survives := (cause == errReplaced || cause == errLoggedOut) && !s.ending && (len(s.conns) > 1 || cause == errReplaced)
+	s.mu.Unlock()
+	if survives {
+		c.drain()
+	}
+	s.mu.Lock()
+	if s.conns[c.cid] == c {
+		delete(s.conns, c.cid)
+	}
+	c.mu.Lock()
+	s.counted.add(c.counters)
+	c.mu.Unlock()
+	if !survives || len(s.conns) == 0 && cause != errReplaced {
+		s.ending = true
+	}
+	ending, last := s.ending, len(s.conns) == 0
+	rest := s.list()
+	s.mu.Unlock()
+	c.log.Info("connection closed", "cause", cause)
+	switch {
+	case !ending:
+	case last:
+		s.finish()
+	default:
+		for _, o := range rest {
+			o.kill(errSessionEnd)
+		}
+	}
+}
+
+// finish closes the nexus; the session is gone when none of its commands can reach a device.
+func (s *session) finish() {
+	s.mu.Lock()
+	twice := s.finished
+	s.finished = true
+	s.mu.Unlock()
+	if twice {
+		return
+	}
+	done := func() {
+		s.server.forget(s)
+		close(s.gone)
+	}
+	if s.nexus == nil {
+		done()
+		return
+	}
+	s.nexus.Close(done)
+}

@@ -1,0 +1,161 @@
+package iscsi
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	wire "lintel.io/lintel/internal/wire/iscsi"
+)
+
+// janitor looks after silent and stuck connections once a second.
+func (s *Server) janitor() {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-s.stop:
+			return
+		}
+		s.tick.Add(1)
+		for _, sess := range s.all() {
+			sess.mu.Lock()
+			conns := sess.list()
+			sess.mu.Unlock()
+			for _, c := range conns {
+				c.watch()
+			}
+		}
+	}
+}
+
+// watchState is what the janitor saw last time.
+type watchState struct {
+	batches uint64
+	heard   int64 // the tick at which something came
+	writes  uint64
+	wrote   int64 // the tick at which something went, or there was nothing to send
+}
+
+// watch pings a silent peer, and drops one that does not answer, does not read or does not send
+// the data it announced.
+func (c *conn) watch() {
+	cfg := &c.server.cfg
+	now := c.server.tick.Load()
+	batches := c.batches.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return
+	}
+	w := &c.watched
+	if batches != w.batches || w.heard == 0 {
+		w.batches, w.heard = batches, now
+		c.ping.open = false
+	}
+	if c.writes != w.writes || c.out.empty() && !c.flushing || w.wrote == 0 {
+		w.writes, w.wrote = c.writes, now
+	}
+	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+	switch {
+	case now-w.wrote >= seconds(cfg.PingTimeout):
+		c.killLocked(errStuck)
+		return
+	case c.ping.open && now-w.heard >= seconds(cfg.PingInterval)+seconds(cfg.PingTimeout):
+		c.killLocked(errPing)
+		return
+	case !c.ping.open && now-w.heard >= seconds(cfg.PingInterval):
+		if c.nexus == nil {
+			c.killLocked(errPing) // a discovery session has no pings
+			return
+		}
+		c.sendPingLocked()
+	}
+	for t := c.gathering; t != nil; t = t.gatherNext {
+		if t.turn && !t.waiting && now-t.progress >= seconds(cfg.DataTimeout) {
+			c.killLocked(errNoData)
+			return
+		}
+	}
+}
+
+// status describes the session.
+func (s *session) status() SessionStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SessionStatus{
+		ID: s.id, Initiator: s.key.initiator, Alias: s.alias, Target: s.key.target, Discovery: s.discovery,
+		ISID: s.key.isid, TSIH: s.tsih, User: s.user, Since: s.since, Negotiated: s.params, Counters: s.counted,
+	}
+	for _, c := range s.conns {
+		c.mu.Lock()
+		st.Connections = append(st.Connections, ConnectionStatus{
+			CID: c.cid, Remote: c.peer.Remote, Local: c.peer.Local, Since: c.since,
+			HeaderDigest: c.params.headerDigest, DataDigest: c.params.dataDigest,
+			MaxSendDataSegment: c.params.maxSend, MaxRecvDataSegment: c.params.maxRecv, Counters: c.counters,
+		})
+		st.Counters.add(c.counters)
+		c.mu.Unlock()
+	}
+	slices.SortFunc(st.Connections, func(a, b ConnectionStatus) int { return cmp.Compare(a.CID, b.CID) })
+	return st
+}
+
+// first returns the connection with the lowest CID, nil where there is none.
+func (s *session) first() *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first *conn
+	for _, c := range s.conns {
+		if first == nil || c.cid < first.cid {
+			first = c
+		}
+	}
+	return first
+}
+
+// async sends an asynchronous message (RFC 7143 §11.9).
+func (s *session) async(f *wire.Async, sense []byte) bool {
+	c := s.first()
+	if c == nil {
+		return false
+	}
+	var data []byte
+	if len(sense) > 0 {
+		data = append([]byte{byte(len(sense) >> 8), byte(len(sense))}, sense...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return false
+	}
+	f.Numbers = c.numbersLocked(true)
+	c.putLocked(f, data)
+	c.wakeLocked()
+	return true
+}
+
+// dismissTime is how long a message about the end of a session may take to go out.
+const dismissTime = 2 * time.Second
+
+// dismiss tells the initiator that the session is dropped, and drops it.
+func (s *session) dismiss(cause error) {
+	s.mu.Lock()
+	s.ending = true
+	wait, retain := s.params.Time2Wait, s.params.Time2Retain
+	conns := s.list()
+	s.mu.Unlock()
+	s.async(&wire.Async{Event: wire.AsyncDropSession, Parameter2: uint16(wait), Parameter3: uint16(retain)}, nil)
+	for _, c := range conns {
+		c.mu.Lock()
+		c.closeAfterFlush = true
+		if !c.dead && !c.flushing && !c.busy && c.out.empty() {
+			c.killLocked(cause)
+		} else {
+			c.wakeLocked()
+		}
+		c.mu.Unlock()
+	}
+	time.AfterFunc(dismissTime, func() { s.end(cause) })
+}
