@@ -55,25 +55,10 @@ func (a access) Authorize(r iscsi.LoginRequest) (iscsi.Grant, error) {
 		return iscsi.Grant{}, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s at %s: lintel host create NAME --iqn %s", r.Initiator, r.Remote.Addr(), r.Initiator)
 	}
 	return iscsi.Grant{
-		CHAP:       iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
-		Mutual:     iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
-		Alias:      s.Document.Target.Alias,
-		Algorithms: algorithms(s.Document.Target.CHAP),
+		CHAP:   iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
+		Mutual: iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
+		Alias:  s.Document.Target.Alias,
 	}, nil
-}
-
-// chapNumbers are the algorithm numbers that CHAP_A carries (RFC 7143 §12.1.3).
-var chapNumbers = map[array.CHAPAlgorithm]int{array.MD5: 5, array.SHA1: 6, array.SHA256: 7, array.SHA3_256: 8}
-
-func algorithms(allowed []array.CHAPAlgorithm) []int {
-	if len(allowed) == 0 {
-		allowed = array.CHAPAlgorithms
-	}
-	list := make([]int, 0, len(allowed))
-	for _, a := range allowed {
-		list = append(list, chapNumbers[a])
-	}
-	return list
 }
 
 // nexus is the I_T nexus of a session, known to the Target until it closes.

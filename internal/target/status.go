@@ -136,9 +136,18 @@ func (t *Target) Stats() Stats {
 	for id, v := range t.volumes {
 		vs := v.lu.Stats()
 		s.Volumes[id] = vs
-		s.Total.Add(vs)
+		addStats(&s.Total, vs)
 	}
 	return s
+}
+
+func addStats(sum *scsi.Stats, s scsi.Stats) {
+	sum.Reads += s.Reads
+	sum.ReadBytes += s.ReadBytes
+	sum.Writes += s.Writes
+	sum.WriteBytes += s.WriteBytes
+	sum.Others += s.Others
+	sum.Errors += s.Errors
 }
 
 // State returns the state that was applied last, nil before the first.

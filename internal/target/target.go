@@ -142,7 +142,7 @@ func (t *Target) newDevice(doc *array.Document) (*scsi.Target, error) {
 	device, err := scsi.NewTarget(scsi.TargetConfig{
 		Name:     doc.Target.IQN,
 		Families: [][]scsi.Command{sbc.Commands(), reserve.Commands(), mover.Commands()},
-		Pages:    map[byte]func(*scsi.LogicalUnit) []byte{thirdPartyCopyPage: mover.ThirdPartyCopyPage},
+		Pages:    map[byte]func(*scsi.LogicalUnit) []byte{thirdPartyCopyPage: copy.Page},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("SCSI target %s: %w", doc.Target.IQN, err)

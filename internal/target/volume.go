@@ -141,7 +141,7 @@ func (t *Target) closeVolume(ctx context.Context, v *volume) error {
 		return fmt.Errorf("commands are still under way: %w", ctx.Err())
 	}
 	t.mu.Lock()
-	t.retired.Add(v.lu.Stats())
+	addStats(&t.retired, v.lu.Stats())
 	t.mu.Unlock()
 	return v.lu.Unit().Close()
 }
