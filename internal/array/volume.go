@@ -280,3 +280,25 @@ func (s *State) DeleteVolume(name, etag string, force bool) (*State, *Volume, Pl
 	}
 	return state, v, plan, nil
 }
+
+// Tidy returns the state without notes of a pool on work that is done: the ids in Doomed
+// whose backing is removed, and Truncate of volumes whose backing was cut.
+func (s *State) Tidy(poolID string, removed, cut []string) (*State, error) {
+	i := slices.IndexFunc(s.Pools, func(p *PoolDocument) bool { return p.ID == poolID })
+	if i < 0 {
+		return s, nil
+	}
+	next := *s.Pools[i]
+	next.Doomed = slices.DeleteFunc(slices.Clone(next.Doomed), func(id string) bool { return slices.Contains(removed, id) })
+	next.Volumes = slices.Clone(next.Volumes)
+	for k, v := range next.Volumes {
+		if v.Truncate && slices.Contains(cut, v.ID) {
+			whole := *v
+			whole.Truncate = false
+			next.Volumes[k] = &whole
+		}
+	}
+	pools := slices.Clone(s.Pools)
+	pools[i] = &next
+	return NewState(s.Document, pools)
+}

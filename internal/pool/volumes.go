@@ -80,6 +80,18 @@ func (p *Pool) RemoveVolume(id string) error {
 	return errors.Join(syncDir(filepath.Join(p.dir, volumesName)), p.forget(id))
 }
 
+// AllocateVolume takes the space of a volume that becomes thick; what it holds stays. It may
+// be open.
+func (p *Pool) AllocateVolume(v *array.Volume) error {
+	if v.Kind != array.VolumeFile {
+		return nil
+	}
+	if err := reserve(p.volumePath(v.ID), int64(v.Size)); err != nil {
+		return storeError(fmt.Errorf("volume %s: allocating %s: %w", v.Name, array.FormatSize(v.Size), err))
+	}
+	return nil
+}
+
 // GrowVolume makes the backing store of a volume larger, before the document says so. It
 // may be open. UngrowVolume takes it back.
 func (p *Pool) GrowVolume(v *array.Volume, size uint64) error {

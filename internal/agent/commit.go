@@ -1,0 +1,357 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/pool"
+)
+
+// applyTimeout is how long the data plane may take to end the commands on what a
+// change takes away.
+const applyTimeout = 30 * time.Second
+
+// change is what a mutation does.
+type change struct {
+	state *array.State // as it is to be
+	plan  array.Plan
+	// prepare makes backing stores, before the documents are written. It leaves
+	// nothing behind where it fails.
+	prepare func() (undo func() error, err error)
+	// drop is a pool whose directory goes with the change.
+	drop *array.PoolDocument
+	// finish removes what nothing needs any more, when the data plane has let
+	// go of it.
+	finish func()
+}
+
+// mutation is a change that waits for its turn.
+type mutation struct {
+	plan func(*array.State) (*change, error)
+	done chan struct{}
+
+	change *change
+	undo   func() error
+	err    error
+}
+
+// queue collects mutations; one of those who wait carries all of them out together, so that
+// they share one write.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*mutation
+	busy    bool
+	closed  bool
+	idle    chan struct{} // closed when it is not busy after close
+}
+
+var errClosing = array.Errorf(array.KindUnavailable, "the array is stopping: try again when it is back")
+
+// mutate plans a change and, unless dryRun, makes it. It returns when the change is on stable storage
+// and the data plane has it. ctx is looked at before the change, not during it.
+func (a *Agent) mutate(ctx context.Context, dryRun bool, plan func(*array.State) (*change, error)) (*change, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if dryRun {
+		return plan(a.state.Load())
+	}
+	m := &mutation{plan: plan, done: make(chan struct{})}
+	q := &a.queue
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil, errClosing
+	}
+	q.waiting = append(q.waiting, m)
+	if !q.busy {
+		q.busy = true
+		go a.work()
+	}
+	q.mu.Unlock()
+	<-m.done
+	return m.change, m.err
+}
+
+// work carries out what waits until nothing does.
+func (a *Agent) work() {
+	q := &a.queue
+	for {
+		q.mu.Lock()
+		batch := q.waiting
+		q.waiting = nil
+		if len(batch) == 0 {
+			q.busy = false
+			if q.idle != nil {
+				close(q.idle)
+			}
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		for len(batch) > 0 {
+			batch = batch[a.commitSome(batch):]
+		}
+	}
+}
+
+// close refuses new mutations and waits for the others.
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	var wait chan struct{}
+	if q.busy {
+		if q.idle == nil {
+			q.idle = make(chan struct{})
+		}
+		wait = q.idle
+	}
+	q.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+}
+
+// commitSome carries out one or more mutations from the head of the batch with one write, and
+// returns how many. Those that concern another pool than the system pool go
+// alone: two pools cannot be written as one.
+func (a *Agent) commitSome(batch []*mutation) (n int) {
+	base := a.state.Load()
+	state := base
+	var together []*mutation
+	for _, m := range batch {
+		c, err := m.plan(state)
+		if err != nil {
+			n++
+			m.finish(nil, err)
+			continue
+		}
+		alone := c.drop != nil || !onlySystem(state, c.state)
+		if alone && len(together) > 0 {
+			break // its plan is made again in the next round
+		}
+		n++
+		m.change = c
+		if c.prepare != nil {
+			if m.undo, err = c.prepare(); err != nil {
+				m.finish(nil, err)
+				continue
+			}
+		}
+		state = c.state
+		together = append(together, m)
+		if alone {
+			break
+		}
+	}
+	if len(together) > 0 && state != base {
+		a.commitTogether(base, state, together)
+	}
+	for _, m := range together {
+		m.finish(m.change, nil)
+	}
+	return n
+}
+
+// finish answers a mutation, once.
+func (m *mutation) finish(c *change, err error) {
+	select {
+	case <-m.done:
+	default:
+		m.change, m.err = c, err
+		close(m.done)
+	}
+}
+
+// commitTogether writes and applies the state that the mutations have made, and answers
+// those that fail.
+func (a *Agent) commitTogether(base, state *array.State, together []*mutation) {
+	state, err := a.tidied(base, state)
+	if err == nil {
+		state, err = a.persist(base, state, together[0].change.drop)
+	}
+	if err != nil {
+		known := a.outcomeKnown()
+		for _, m := range slices.Backward(together) {
+			if m.undo != nil && known {
+				if undoErr := m.undo(); undoErr != nil {
+					a.log.Error("undoing a change failed: the next start removes what is left", "error", undoErr)
+				}
+			}
+			m.finish(nil, err)
+		}
+		if state == nil {
+			return
+		}
+	}
+	a.state.Store(state)
+	if state.Document != base.Document {
+		a.copyDocument(state.Document)
+	}
+	a.apply(context.Background(), state)
+	if err != nil {
+		return
+	}
+	for _, m := range together {
+		if m.change.finish != nil {
+			m.change.finish()
+		}
+	}
+}
+
+// outcomeKnown reports whether a write that failed has certainly not reached the medium. After a
+// failed sync the documents may be there after a restart, and then need the
+// backing stores made for them.
+func (a *Agent) outcomeKnown() bool {
+	return !slices.ContainsFunc(a.openedPools(), func(p *pool.Pool) bool { return p.Err() != nil })
+}
+
+// onlySystem reports whether two states differ in the array's document and the system
+// pool's at most.
+func onlySystem(before, after *array.State) bool {
+	if len(before.Pools) != len(after.Pools) {
+		return false
+	}
+	for i, p := range after.Pools {
+		if p != before.Pools[i] && !p.System {
+			return false
+		}
+	}
+	return true
+}
+
+// persist writes what differs between the states: the system pool with the array's document first,
+// then another pool. It returns the state that is on stable storage then: where it
+// fails, nil for none of the change, or a state with the part that was written.
+func (a *Agent) persist(before, after *array.State, drop *array.PoolDocument) (*array.State, error) {
+	var system, other *array.PoolDocument
+	for _, p := range after.Pools {
+		switch {
+		case p.System:
+			system = p
+		case !slices.Contains(before.Pools, p):
+			other = p
+		}
+	}
+	p, err := a.Pool(system.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Commit(system, after.Document); err != nil {
+		return nil, err
+	}
+	switch {
+	case drop != nil:
+		err = a.removePool(drop)
+	case other != nil:
+		if p, err = a.Pool(other.ID); err == nil {
+			err = p.Commit(other, after.Document)
+		}
+	}
+	if err == nil {
+		return after, nil
+	}
+	if after.Document == before.Document {
+		return nil, err
+	}
+	part, partErr := array.NewState(after.Document, before.Pools)
+	if partErr != nil {
+		return nil, errors.Join(err, partErr)
+	}
+	return part, fmt.Errorf("the mappings were changed, the pool was not: %w", err)
+}
+
+func (a *Agent) removePool(doc *array.PoolDocument) error {
+	p, err := a.Pool(doc.ID)
+	if err != nil {
+		return err
+	}
+	if err := p.Remove(); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.pools, doc.ID)
+	delete(a.tidy, doc.ID)
+	return nil
+}
+
+// tidying is work done that a pool's document still lists as to do.
+type tidying struct{ removed, cut []string }
+
+// tidied takes what is done out of the documents of pools that are written anyway.
+func (a *Agent) tidied(before, after *array.State) (*array.State, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var err error
+	for _, p := range after.Pools {
+		if t := a.tidy[p.ID]; t != nil && !slices.Contains(before.Pools, p) {
+			delete(a.tidy, p.ID)
+			if after, err = after.Tidy(p.ID, t.removed, t.cut); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return after, nil
+}
+
+// done notes work that the pool's document need not list any more.
+func (a *Agent) done(poolID string, note func(*tidying)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tidy[poolID]
+	if t == nil {
+		t = new(tidying)
+		a.tidy[poolID] = t
+	}
+	note(t)
+}
+
+// apply gives a state to the data plane.
+func (a *Agent) apply(ctx context.Context, state *array.State) {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	err := a.plane.Apply(ctx, state)
+	if err != nil {
+		a.log.Error("the data plane could not take over all of the configuration", "error", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.applyErr = err
+}
+
+// copyDocument copies the array's document to the head and to the other pools. A copy that
+// fails is an alert, not a failure of the change: the system pool has it.
+func (a *Agent) copyDocument(doc *array.Document) {
+	note := func(place string, err error) {
+		if err != nil {
+			a.log.Error("copying the configuration failed", "to", place, "error", err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if err == nil {
+			delete(a.copyErrs, place)
+		} else {
+			a.copyErrs[place] = err
+		}
+	}
+	note("head", a.head.Store(doc))
+	for _, p := range a.openedPools() {
+		if d := p.Document(); !d.System {
+			note("pool "+d.Name, copyTo(p, doc))
+		}
+	}
+}
+
+// copyTo stores the document in a pool, unless it has that version.
+func copyTo(p *pool.Pool, doc *array.Document) error {
+	if has := p.Array(); has.ID == doc.ID && has.Generation == doc.Generation {
+		return nil
+	}
+	return p.Commit(p.Document(), doc)
+}

@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+)
+
+// alertKind is an entry of the catalogue of alerts.
+type alertKind struct {
+	code     string // stable, never used for something else
+	severity lintelv1.Severity
+	text     string // with one verb for the particulars
+	hint     string
+}
+
+// The catalogue.
+var (
+	alertPoolDegraded = &alertKind{
+		"pool-degraded", lintelv1.Severity_SEVERITY_CRITICAL,
+		"the pool does not take changes: %v", "repair the storage below the pool, then restart the array",
+	}
+	alertPoolProblem = &alertKind{
+		"pool-problem", lintelv1.Severity_SEVERITY_WARNING,
+		"%v", "stop the array and look at its directory with lintel check",
+	}
+	alertPoolFull = &alertKind{
+		"pool-nearly-full", lintelv1.Severity_SEVERITY_WARNING,
+		"%v", "free space or make the file system larger before writes fail",
+	}
+	alertVolumeOffline = &alertKind{
+		"volume-offline", lintelv1.Severity_SEVERITY_CRITICAL,
+		"the volume cannot be used: %v", "bring its backing store back; it is tried again by itself",
+	}
+	alertMappingDangling = &alertKind{
+		"mapping-without-volume", lintelv1.Severity_SEVERITY_WARNING,
+		"%v", "bring the volume's pool back, or delete the mapping's host or group",
+	}
+	alertPortalFailed = &alertKind{
+		"portal-failed", lintelv1.Severity_SEVERITY_CRITICAL,
+		"the portal does not listen: %v", "give the address to a network interface, or remove the portal; it is tried again by itself",
+	}
+	alertNoPortal = &alertKind{
+		"no-portal", lintelv1.Severity_SEVERITY_WARNING,
+		"%v", "add a portal",
+	}
+	alertApply = &alertKind{
+		"configuration-not-applied", lintelv1.Severity_SEVERITY_CRITICAL,
+		"part of the configuration is stored but not in effect: %v", "repeat the change, or restart the array",
+	}
+	alertCopyBehind = &alertKind{
+		"copy-behind", lintelv1.Severity_SEVERITY_WARNING,
+		"the copy of the configuration is not up to date: %v", "repair the storage it is on; the next change brings it up to date",
+	}
+	alertAudit = &alertKind{
+		"audit-log-failed", lintelv1.Severity_SEVERITY_WARNING,
+		"the audit log cannot be written: %v", "free space in the data directory",
+	}
+)
+
+// nearlyFull is the free part of a pool, in percent, below which it is an alert.
+const nearlyFull = 10
+
+func (k *alertKind) alert(subject string, particulars any) *lintelv1.Alert {
+	return &lintelv1.Alert{Code: k.code, Severity: k.severity, Subject: subject, Text: fmt.Sprintf(k.text, particulars), Hint: k.hint}
+}
+
+// alerts returns what is wrong now, the worst first.
+func (a *Agent) alerts() []*lintelv1.Alert {
+	state := a.State()
+	var found []*lintelv1.Alert
+	add := func(k *alertKind, subject string, particulars any) {
+		found = append(found, k.alert(subject, particulars))
+	}
+	for _, p := range state.Pools {
+		subject := "pool/" + p.Name
+		if store, err := a.Pool(p.ID); err == nil {
+			if err := store.Err(); err != nil {
+				add(alertPoolDegraded, subject, err)
+			}
+			for _, problem := range store.Problems() {
+				add(alertPoolProblem, subject, problem)
+			}
+			if total, free, err := store.Space(); err != nil {
+				add(alertPoolDegraded, subject, err)
+			} else if free < total/100*nearlyFull {
+				add(alertPoolFull, subject, fmt.Sprintf("%d%% of the file system is free", free*100/max(total, 1)))
+			}
+		}
+		for _, v := range p.Volumes {
+			if s := a.plane.Volume(v.ID); !s.Online {
+				add(alertVolumeOffline, "volume/"+v.Name, s.Reason)
+			}
+		}
+	}
+	for _, m := range state.Document.Mappings {
+		if v, _ := state.VolumeByID(m.Volume); v == nil {
+			add(alertMappingDangling, "mapping/"+m.ID, fmt.Sprintf("LUN %d leads to volume %s, which is in no pool", m.LUN, m.Volume))
+		}
+	}
+	for _, p := range state.Document.Portals {
+		if s := a.plane.Portal(p.ID); !s.Listening.IsValid() {
+			add(alertPortalFailed, "portal/"+p.AddrPort().String(), s.Reason)
+		}
+	}
+	if len(state.Document.Portals) == 0 {
+		add(alertNoPortal, "target", "no initiator can log in: the target has no portal")
+	}
+	if err := a.audit.Err(); err != nil {
+		add(alertAudit, "array", err)
+	}
+	a.mu.Lock()
+	if a.applyErr != nil {
+		add(alertApply, "array", a.applyErr)
+	}
+	for place, err := range a.copyErrs {
+		add(alertCopyBehind, place, err)
+	}
+	a.mu.Unlock()
+	slices.SortFunc(found, func(x, y *lintelv1.Alert) int {
+		return cmp.Or(cmp.Compare(y.Severity, x.Severity), cmp.Compare(x.Code, y.Code), cmp.Compare(x.Subject, y.Subject), cmp.Compare(x.Text, y.Text))
+	})
+	return found
+}

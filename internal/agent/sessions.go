@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/api/lintel/v1/lintelv1connect"
+	"lintel.io/lintel/internal/array"
+)
+
+type sessionService struct{ *Agent }
+
+var _ lintelv1connect.SessionServiceHandler = sessionService{}
+
+func sessionMessage(state *array.State, s Session) *lintelv1.Session {
+	m := &lintelv1.Session{
+		Id: s.ID, Type: lintelv1.SessionType_SESSION_TYPE_NORMAL, Initiator: s.Initiator,
+		Isid: hex.EncodeToString(s.ISID[:]), Tsih: uint32(s.TSIH), PortalTag: uint32(s.PortalTag), Since: timeMessage(s.Since),
+		Luns: uint32(s.LUNs), Commands: s.Commands, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
+		InFlight: uint32(s.InFlight), ChapUser: s.CHAPUser,
+	}
+	if s.Discovery {
+		m.Type = lintelv1.SessionType_SESSION_TYPE_DISCOVERY
+	}
+	if h := state.HostByID(s.HostID); h != nil {
+		m.Host = h.Name
+	}
+	for _, c := range s.Connections {
+		m.Connections = append(m.Connections, &lintelv1.Connection{
+			Cid: uint32(c.CID), Remote: addressText(c.Remote), Local: addressText(c.Local),
+			HeaderDigest: c.HeaderDigest, DataDigest: c.DataDigest,
+		})
+	}
+	return m
+}
+
+func addressText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func (s sessionService) ListSessions(_ context.Context, req *connect.Request[lintelv1.ListSessionsRequest]) (*connect.Response[lintelv1.ListSessionsResponse], error) {
+	state := s.State()
+	only := ""
+	if name := req.Msg.GetHost(); name != "" {
+		h, err := state.Host(name)
+		if err != nil {
+			return nil, err
+		}
+		only = h.ID
+	}
+	resp := new(lintelv1.ListSessionsResponse)
+	for _, session := range s.plane.Sessions() {
+		if only == "" || session.HostID == only {
+			resp.Sessions = append(resp.Sessions, sessionMessage(state, session))
+		}
+	}
+	slices.SortFunc(resp.Sessions, func(a, b *lintelv1.Session) int {
+		return cmp.Or(cmp.Compare(a.Initiator, b.Initiator), cmp.Compare(a.Id, b.Id))
+	})
+	return connect.NewResponse(resp), nil
+}
+
+func (s sessionService) DropSession(_ context.Context, req *connect.Request[lintelv1.DropSessionRequest]) (*connect.Response[lintelv1.DropSessionResponse], error) {
+	id := req.Msg.GetId()
+	sessions := s.plane.Sessions()
+	i := slices.IndexFunc(sessions, func(x Session) bool { return x.ID == id })
+	if i < 0 {
+		return nil, array.Errorf(array.KindNotFound, "session %q does not exist: list the sessions for their ids", id)
+	}
+	if !req.Msg.GetDryRun() && !s.plane.DropSession(id) {
+		return nil, array.Errorf(array.KindNotFound, "session %q has ended already", id)
+	}
+	plan := array.Plan{
+		Steps:    []string{fmt.Sprintf("drop session %s of %s", id, sessions[i].Initiator)},
+		Warnings: []string{"the initiator may log in again at once: unmap its volumes or delete its host to keep it out"},
+	}
+	return connect.NewResponse(&lintelv1.DropSessionResponse{Plan: planMessage(plan)}), nil
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/api/lintel/v1/lintelv1connect"
+	"lintel.io/lintel/internal/array"
+)
+
+type targetService struct{ *Agent }
+
+var _ lintelv1connect.TargetServiceHandler = targetService{}
+
+func (a *Agent) targetMessage(state *array.State) *lintelv1.Target {
+	t := &state.Document.Target
+	m := &lintelv1.Target{Etag: t.Etag(), Spec: &lintelv1.TargetSpec{Iqn: t.IQN, Alias: t.Alias}}
+	for _, c := range t.CHAP {
+		m.Spec.ChapAlgorithms = append(m.Spec.ChapAlgorithms, messageOf(chapAlgorithms, c))
+	}
+	for _, p := range state.Document.Portals {
+		m.Portals = append(m.Portals, a.portalMessage(p))
+	}
+	slices.SortFunc(m.Portals, func(x, y *lintelv1.Portal) int {
+		return cmp.Or(cmp.Compare(x.Spec.Address, y.Spec.Address), cmp.Compare(x.Spec.Port, y.Spec.Port))
+	})
+	for i := range t.PortGroups {
+		g := &t.PortGroups[i]
+		group := &lintelv1.PortGroup{Id: uint32(g.ID), Head: g.Head}
+		for _, p := range state.Pools {
+			group.Pools = append(group.Pools, &lintelv1.PoolAccess{Pool: p.Name, State: messageOf(accessStates, g.State(p.ID))})
+		}
+		m.PortGroups = append(m.PortGroups, group)
+	}
+	return m
+}
+
+func (a *Agent) portalMessage(p *array.Portal) *lintelv1.Portal {
+	s := a.plane.Portal(p.ID)
+	m := &lintelv1.Portal{
+		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
+		Spec:  &lintelv1.PortalSpec{Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag)},
+		State: lintelv1.PortalState_PORTAL_STATE_FAILED,
+	}
+	if s.Listening.IsValid() {
+		m.State, m.Listening = lintelv1.PortalState_PORTAL_STATE_LISTENING, s.Listening.String()
+	}
+	return m
+}
+
+func (s targetService) GetTarget(context.Context, *connect.Request[lintelv1.GetTargetRequest]) (*connect.Response[lintelv1.GetTargetResponse], error) {
+	return connect.NewResponse(&lintelv1.GetTargetResponse{Target: s.targetMessage(s.State())}), nil
+}
+
+func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[lintelv1.UpdateTargetRequest]) (*connect.Response[lintelv1.UpdateTargetResponse], error) {
+	spec := req.Msg.GetSpec()
+	var algorithms []array.CHAPAlgorithm
+	for _, c := range spec.GetChapAlgorithms() {
+		word, err := wordOf(chapAlgorithms, "chap_algorithms", c, "")
+		if err != nil {
+			return nil, err
+		}
+		algorithms = append(algorithms, word)
+	}
+	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
+		var badMask error
+		next, plan, err := state.UpdateTarget(req.Msg.GetEtag(), len(s.plane.Sessions()) > 0, func(t *array.Target) {
+			badMask = edits(req.Msg.GetUpdateMask(), map[string]func(){
+				"iqn":             func() { t.IQN = spec.GetIqn() },
+				"alias":           func() { t.Alias = spec.GetAlias() },
+				"chap_algorithms": func() { t.CHAP = algorithms },
+			}, "")
+		})
+		return &change{state: next, plan: plan}, cmp.Or(badMask, err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&lintelv1.UpdateTargetResponse{Target: s.targetMessage(c.state), Plan: planMessage(c.plan)}), nil
+}
+
+func (s targetService) AddPortal(ctx context.Context, req *connect.Request[lintelv1.AddPortalRequest]) (*connect.Response[lintelv1.AddPortalResponse], error) {
+	spec := req.Msg.GetSpec()
+	address, err := array.ParsePortalAddress(spec.GetAddress())
+	if err != nil {
+		return nil, err
+	}
+	port, err := narrow[uint16]("port", spec.GetPort())
+	if err != nil {
+		return nil, err
+	}
+	tag, err := narrow[uint16]("tag", spec.GetTag())
+	if err != nil {
+		return nil, err
+	}
+	var made *array.Portal
+	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
+		next, p, plan, err := state.AddPortal(s.env, address, port, tag)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.plane.CheckPortal(ctx, p.AddrPort()); err != nil {
+			return nil, array.Errorf(array.KindUnavailable, "portal %s cannot be listened on: %w", p.AddrPort(), err)
+		}
+		made = p
+		return &change{state: next, plan: plan}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&lintelv1.AddPortalResponse{Portal: s.portalMessage(made), Plan: planMessage(c.plan)}), nil
+}
+
+func (s targetService) RemovePortal(ctx context.Context, req *connect.Request[lintelv1.RemovePortalRequest]) (*connect.Response[lintelv1.RemovePortalResponse], error) {
+	address, err := array.ParsePortalAddress(req.Msg.GetAddress())
+	if err != nil {
+		return nil, err
+	}
+	port, err := narrow[uint16]("port", req.Msg.GetPort())
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
+		next, _, plan, err := state.RemovePortal(address, port, req.Msg.GetEtag())
+		return &change{state: next, plan: plan}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&lintelv1.RemovePortalResponse{Plan: planMessage(c.plan)}), nil
+}
+
+func (s targetService) SetAccessState(ctx context.Context, req *connect.Request[lintelv1.SetAccessStateRequest]) (*connect.Response[lintelv1.SetAccessStateResponse], error) {
+	access, err := wordOf(accessStates, "state", req.Msg.GetState(), "")
+	if err != nil {
+		return nil, err
+	}
+	group, err := narrow[uint16]("port_group", req.Msg.GetPortGroup())
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
+		next, plan, err := state.SetAccessState(req.Msg.GetPool(), group, access, req.Msg.GetEtag())
+		return &change{state: next, plan: plan}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&lintelv1.SetAccessStateResponse{Target: s.targetMessage(c.state), Plan: planMessage(c.plan)}), nil
+}
