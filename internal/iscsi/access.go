@@ -78,6 +78,9 @@ type Grant struct {
 	// Mutual is what the target proves to know where the initiator asks for
 	// it. Without a secret such a login fails.
 	Mutual Credential
+	// Algorithms are the CHAP algorithms allowed, wire.CHAPMD5 and the others; none
+	// given allows all. Of those the initiator's order decides.
+	Algorithms []int
 	// Alias is the target's alias (TargetAlias), empty for none.
 	Alias string
 }

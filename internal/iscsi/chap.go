@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"hash"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,6 +47,7 @@ func chapResponse(alg uint64, id byte, secret string, challenge []byte) []byte {
 // states: waiting for CHAP_A, waiting for the response, done.
 type chap struct {
 	initiator, target Credential
+	algorithms        []int // allowed, none for all
 	rand              io.Reader
 
 	alg       uint64
@@ -72,13 +74,13 @@ func (c *chap) begin(keys map[string]string) ([]wire.KeyValue, error) {
 		return nil, Refuse(wire.LoginAuthFailure, "CHAP does not begin with CHAP_A")
 	}
 	for v := range strings.SplitSeq(list, ",") { // the initiator's order counts
-		if n, err := wire.ParseNumber(v); err == nil && chapHash(n) != nil {
+		if n, err := wire.ParseNumber(v); err == nil && chapHash(n) != nil && c.allows(int(n)) {
 			c.alg = n
 			break
 		}
 	}
 	if c.alg == 0 {
-		return nil, Refuse(wire.LoginAuthFailure, "no CHAP algorithm in common: initiator has %.40q, target 5,6,7,8", list)
+		return nil, Refuse(wire.LoginAuthFailure, "no CHAP algorithm in common: the initiator offers %.40q", list)
 	}
 	random := make([]byte, 1+chapHash(c.alg).Size())
 	if _, err := io.ReadFull(c.rand, random); err != nil {
@@ -90,6 +92,10 @@ func (c *chap) begin(keys map[string]string) ([]wire.KeyValue, error) {
 		{Key: wire.KeyCHAPIdentifier, Value: strconv.Itoa(int(c.id))},
 		{Key: wire.KeyCHAPChallenge, Value: wire.FormatHex(c.challenge)},
 	}, nil
+}
+
+func (c *chap) allows(alg int) bool {
+	return len(c.algorithms) == 0 || slices.Contains(c.algorithms, alg)
 }
 
 func (c *chap) verify(keys map[string]string) ([]wire.KeyValue, error) {

@@ -305,7 +305,7 @@ func (l *login) selectMethod(offer string) error {
 	if l.method = firstOf(offer, "CHAP"); l.method == wire.Rejected {
 		return Refuse(wire.LoginAuthFailure, "CHAP is demanded, the initiator offers %.80q", offer)
 	}
-	l.chap = &chap{initiator: l.grant.CHAP, target: l.grant.Mutual, rand: l.rand}
+	l.chap = &chap{initiator: l.grant.CHAP, target: l.grant.Mutual, algorithms: l.grant.Algorithms, rand: l.rand}
 	return nil
 }
 

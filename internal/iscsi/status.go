@@ -21,6 +21,7 @@ type SessionStatus struct {
 	Negotiated  Negotiated
 	Connections []ConnectionStatus
 	Counters    Counters // of all connections, closed ones included
+	InFlight    int      // commands received and not yet answered
 }
 
 // ConnectionStatus is one connection of a session.

@@ -88,8 +88,11 @@ func (s *session) status() SessionStatus {
 		ID: s.id, Initiator: s.key.initiator, Alias: s.alias, Target: s.key.target, Discovery: s.discovery,
 		ISID: s.key.isid, TSIH: s.tsih, User: s.user, Since: s.since, Negotiated: s.params, Counters: s.counted,
 	}
+	depth := uint32(s.server.cfg.QueueDepth)
+	st.InFlight = max(int(int32(s.expCmdSN.Load()+depth-1-s.maxCmdSN.Load())), 0)
 	for _, c := range s.conns {
 		c.mu.Lock()
+		st.InFlight += c.immediates
 		st.Connections = append(st.Connections, ConnectionStatus{
 			CID: c.cid, Remote: c.peer.Remote, Local: c.peer.Local, Since: c.since,
 			HeaderDigest: c.params.headerDigest, DataDigest: c.params.dataDigest,
