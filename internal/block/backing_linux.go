@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -22,10 +23,13 @@ const (
 // have in common: positional I/O on worker goroutines, flushes, deallocation, and
 // the memory of a failed flush.
 type backing struct {
-	fd   int
-	path string
-	info Info
-	size atomic.Int64
+	fd    int
+	path  string
+	info  Info
+	size  atomic.Int64
+	calls calls
+	// piece is the longest write, in bytes, that is made with one call.
+	piece int
 
 	gate  gate
 	queue queue
@@ -50,7 +54,7 @@ type backing struct {
 }
 
 func (b *backing) init(fd int, path string, size int64) {
-	b.fd, b.path = fd, path
+	b.fd, b.path, b.calls, b.piece = fd, path, kernel, math.MaxInt32
 	b.size.Store(size)
 	b.gate = newGate()
 	b.queue.init(b.exec)
@@ -118,7 +122,7 @@ func (b *backing) read(r *Request) error {
 
 func (b *backing) readAll(r *Request, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, errno := readAt(b.fd, p, off)
+		n, errno := b.calls.read(b.fd, p, off)
 		switch {
 		case errno == unix.EINTR:
 			continue
@@ -185,8 +189,12 @@ func (b *backing) writeAll(r *Request, p []byte, off int64) error {
 
 // writeFull writes all of p, or returns how much it wrote and why no more.
 func (b *backing) writeFull(p []byte, off int64, flags uintptr) (int, unix.Errno) {
+	piece := b.piece
+	if flags != 0 {
+		piece = len(p) // each piece would wait for the medium
+	}
 	for done := 0; ; {
-		n, errno := writeAt(b.fd, p[done:], off+int64(done), flags)
+		n, errno := b.calls.write(b.fd, p[done:min(len(p), done+piece)], off+int64(done), flags)
 		switch {
 		case errno == unix.EINTR:
 			continue
@@ -216,7 +224,7 @@ func (b *backing) deallocate(r *Request) error {
 	off, end := r.Off, r.Off+r.Len
 	for off < end {
 		n := min(end-off, fallocateSize)
-		errno := errnoOf(unix.Fallocate(b.fd, mode, off, n))
+		errno := b.calls.allocate(b.fd, mode, off, n)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -290,7 +298,7 @@ func (b *backing) sync(op Op) error {
 	}
 	errno := unix.EINTR
 	for errno == unix.EINTR {
-		errno = errnoOf(unix.Fdatasync(b.fd))
+		errno = b.calls.sync(b.fd)
 	}
 	if errno != 0 {
 		return b.fails(op, errno)

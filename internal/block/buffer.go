@@ -1,6 +1,7 @@
 package block
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -28,20 +29,33 @@ var (
 )
 
 // Get returns a buffer of at least n bytes; n is at most MaxBuffer. Its content
-// is whatever the last user left.
+// is whatever the last user left. It never waits: who takes buffers for a peer
+// bounds how many the peer can have.
 func Get(n int) *Buffer {
-	class := uint8(0)
-	for 1<<(minBufferShift+int(class)) < n {
-		class++
-	}
-	size := 1 << (minBufferShift + int(class))
+	class := uint8(max(bits.Len(uint(max(n, 1)-1))-minBufferShift, 0))
+	size := 1 << (minBufferShift + class)
 	bufferBytes.Add(int64(size))
 	if b, ok := bufferPools[class].Get().(*Buffer); ok {
 		return b
 	}
-	raw := make([]byte, size+bufferAlign)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (bufferAlign - 1))
-	return &Buffer{mem: raw[skip : skip+size : skip+size], class: class}
+	return &Buffer{mem: alignedMemory(size), class: class}
+}
+
+// alignedMemory returns n bytes, a power of two of at least a page. The allocator
+// aligns such sizes by itself, as it is now made; should that change, room is
+// left to do it here.
+func alignedMemory(n int) []byte {
+	p := make([]byte, n)
+	if skip(p) == 0 {
+		return p
+	}
+	p = make([]byte, n+bufferAlign)
+	return p[skip(p):][:n:n]
+}
+
+// skip returns how far the first aligned byte is.
+func skip(p []byte) int {
+	return int(-uintptr(unsafe.Pointer(unsafe.SliceData(p))) & (bufferAlign - 1))
 }
 
 // Bytes returns the first n bytes of the buffer.

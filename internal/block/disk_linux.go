@@ -114,7 +114,10 @@ func diskCapacity(fd int) (int64, error) {
 func queueInfo(sysfs string, rdev uint64) Info {
 	dir := filepath.Join(sysfs, "dev/block", fmt.Sprintf("%d:%d", unix.Major(rdev), unix.Minor(rdev)))
 	if _, err := os.Stat(filepath.Join(dir, "queue")); err != nil {
-		dir = filepath.Join(dir, "..") // a partition: the queue is its disk's
+		// A partition lies in the directory of its disk, to which the queue belongs.
+		if partition, err := filepath.EvalSymlinks(dir); err == nil {
+			dir = filepath.Dir(partition)
+		}
 	}
 	attr := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(dir, "queue", name))

@@ -19,7 +19,31 @@ type FileOptions struct {
 	ReadOnly bool
 }
 
+// What the file device does follows from these figures, in microseconds a call
+// (Linux 6.18, AMD EPYC guest, ext4 on virtio and tmpfs):
+//
+//	                                       ext4     tmpfs
+//	a system call that does nothing        0.2      0.2
+//	pread 4 KiB, cached                    0.45-0.8 0.35-0.75
+//	preadv2 RWF_NOWAIT 4 KiB, cached       0.5-0.8  EOPNOTSUPP
+//	pwrite 4 KiB, cached                   0.8-2.2  0.5-0.75
+//	pwritev2 RWF_NOWAIT                    EOPNOTSUPP on both
+//	pwrite 4 KiB + fdatasync               155      1.2
+//	pwritev2 RWF_DSYNC 4 KiB               160      1.1
+//	fdatasync with nothing dirty           50       0.1
+//	O_DIRECT read or write 4 KiB           48       -
+//	PUNCH_HOLE 1 MiB                       164      85
+//	ZERO_RANGE 1 MiB                       840      EOPNOTSUPP
+//	handing a request to a worker          3-8
+//
+// The range of ext4's pwrite is the size of the folio that it hits: each write looks
+// at every block of the folio, and a folio is as large as the write that made
+// it. Written in pieces of 1 MiB, a file then takes 2.2 us for a random write of
+// 4 KiB, in pieces of 128 KiB 1.0 us, of 4 KiB 0.8 us; the first writing itself
+// takes 176, 181 and 719 us a MiB. Hence writePiece.
 const (
+	// writePiece is the longest write in bytes that is made with one call.
+	writePiece = 128 << 10
 	// inlineWrite is the longest write in bytes that is tried on the caller's
 	// goroutine where the file system cannot promise not to wait.
 	inlineWrite = 64 << 10
@@ -126,6 +150,7 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 		unit = 4096 // network file systems tell their transfer size
 	}
 	d.init(fd, path, d.id.Size)
+	d.piece = writePiece
 	d.info = Info{
 		Kind:               "file",
 		BlockSize:          1,
@@ -237,7 +262,7 @@ func (d *file) changeNow(r *Request) (bool, error) {
 	case r.Op != Write || r.Flags&FUA != 0:
 		return false, nil
 	case !d.noWriteNow.Load():
-		n, errno := writeAt(d.fd, r.Data, r.Off, unix.RWF_NOWAIT)
+		n, errno := d.calls.write(d.fd, r.Data, r.Off, unix.RWF_NOWAIT)
 		if errno == unix.EOPNOTSUPP || errno == unix.ENOSYS {
 			d.noWriteNow.Store(true)
 		}
@@ -263,11 +288,18 @@ func (d *file) verify() *Error {
 		return d.wrong.Load()
 	}
 	defer d.mu.Unlock()
-	if wrong := d.wrong.Load(); d.gate.closed() || wrong != nil && wrong.Kind == KindMedium {
-		return wrong
+	if d.gate.closed() {
+		return d.wrong.Load()
 	}
-	wrong := d.inspect()
-	d.wrong.Store(wrong)
+	return d.verifyLocked()
+}
+
+func (d *file) verifyLocked() *Error {
+	wrong := d.wrong.Load()
+	if wrong == nil || wrong.Kind != KindMedium { // what was cut off does not come back
+		wrong = d.inspect()
+		d.wrong.Store(wrong)
+	}
 	return wrong
 }
 
@@ -341,8 +373,7 @@ func (d *file) Resize(size int64) error {
 	if d.info.ReadOnly {
 		return &Error{Kind: KindReadOnly}
 	}
-	wrong := d.inspect()
-	if d.wrong.Store(wrong); wrong != nil {
+	if wrong := d.verifyLocked(); wrong != nil {
 		return wrong
 	}
 	d.gate.pause()

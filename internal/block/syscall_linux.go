@@ -22,6 +22,17 @@ func readCached(fd int, p []byte, off int64) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// calls are the system calls that may fail for a device's own reasons; tests put
+// failures in their place.
+type calls struct {
+	read     func(fd int, p []byte, off int64) (int, unix.Errno)
+	write    func(fd int, p []byte, off int64, flags uintptr) (int, unix.Errno)
+	sync     func(fd int) unix.Errno
+	allocate func(fd int, mode uint32, off, n int64) unix.Errno
+}
+
+var kernel = calls{readAt, writeAt, fdatasync, fallocate}
+
 func readAt(fd int, p []byte, off int64) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(off), 0, 0)
 	return int(n), errno
@@ -36,6 +47,12 @@ func writeAt(fd int, p []byte, off int64, flags uintptr) (int, unix.Errno) {
 	iov := unix.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
 	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), 0, flags)
 	return int(n), errno
+}
+
+func fdatasync(fd int) unix.Errno { return errnoOf(unix.Fdatasync(fd)) }
+
+func fallocate(fd int, mode uint32, off, n int64) unix.Errno {
+	return errnoOf(unix.Fallocate(fd, mode, off, n))
 }
 
 // errnoOf returns the errno in an error of package unix, 0 for nil.
