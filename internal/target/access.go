@@ -55,10 +55,24 @@ func (a access) Authorize(r iscsi.LoginRequest) (iscsi.Grant, error) {
 		return iscsi.Grant{}, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s at %s: lintel host create NAME --iqn %s", r.Initiator, r.Remote.Addr(), r.Initiator)
 	}
 	return iscsi.Grant{
-		CHAP:   iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
-		Mutual: iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
-		Alias:  s.Document.Target.Alias,
+		CHAP:       iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
+		Mutual:     iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
+		Alias:      s.Document.Target.Alias,
+		Algorithms: algorithms(s.Document.Target.CHAP),
 	}, nil
+}
+
+var chapAlgorithms = map[array.CHAPAlgorithm]int{
+	array.MD5: wire.CHAPMD5, array.SHA1: wire.CHAPSHA1, array.SHA256: wire.CHAPSHA256, array.SHA3_256: wire.CHAPSHA3256,
+}
+
+// algorithms returns the algorithm numbers of CHAP_A (RFC 7143 §12.1.3), nil for all.
+func algorithms(allowed []array.CHAPAlgorithm) []int {
+	var list []int
+	for _, a := range allowed {
+		list = append(list, chapAlgorithms[a])
+	}
+	return list
 }
 
 // nexus is the I_T nexus of a session, known to the Target until it closes.
