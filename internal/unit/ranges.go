@@ -88,7 +88,10 @@ type Ranges struct {
 func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
 	g.first, g.count, g.exclusive, g.waiter = first, count, false, w
 	r.mu.Lock()
-	if r.atomics.Load() == 0 && len(r.marks) == 0 {
+	if len(r.marks) != 0 {
+		r.touchLocked(g)
+	}
+	if r.atomics.Load() == 0 {
 		g.held = true
 		r.held.push(g)
 		r.mu.Unlock()
@@ -103,6 +106,9 @@ func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool 
 func (r *Ranges) Exclusive(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
 	g.first, g.count, g.exclusive, g.waiter = first, count, true, w
 	r.mu.Lock()
+	if len(r.marks) != 0 {
+		r.touchLocked(g)
+	}
 	r.atomics.Add(1)
 	held := r.enterLocked(g)
 	r.mu.Unlock()
@@ -166,10 +172,13 @@ type RangeMark struct {
 // when it was marked.
 func (m *RangeMark) Changed() bool { return m.changed.Load() }
 
-func (m *RangeMark) touchLocked(r *Ranges, g *RangeGuard) {
-	if g.conflicts(&RangeGuard{first: m.first, count: m.count, exclusive: true}) {
-		m.changed.Store(true)
-		delete(r.marks, m)
+// touchLocked ends the marks that g overlaps.
+func (r *Ranges) touchLocked(g *RangeGuard) {
+	for m := range r.marks {
+		if g.conflicts(&RangeGuard{first: m.first, count: m.count, exclusive: true}) {
+			m.changed.Store(true)
+			delete(r.marks, m)
+		}
 	}
 }
 
@@ -197,9 +206,6 @@ func (r *Ranges) Unmark(m *RangeMark) {
 // enterLocked puts g among the holders or behind the waiters.
 func (r *Ranges) enterLocked(g *RangeGuard) bool {
 	g.blockers = 0
-	for m := range r.marks {
-		m.touchLocked(r, g)
-	}
 	for o := r.held.head; o != nil; o = o.next {
 		if g.conflicts(o) {
 			g.blockers++
