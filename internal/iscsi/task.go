@@ -158,4 +158,5 @@ func (t *task) setCommand(b wire.BHS) {
 	} else if t.read {
 		t.readLen = b.ExpectedLength()
 	}
+	t.DataOutExpected = t.writeLen
 }

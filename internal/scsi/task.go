@@ -21,7 +21,10 @@ type Task struct {
 	CDB     []byte // belongs to the transport, valid until TaskDone
 	Attr    TaskAttribute
 	DataOut []byte // what the initiator sent, complete; shorter than DataOutLength said where the initiator expected to send less
-	Owner   Owner
+	// DataOutExpected is how many bytes of Data-Out the initiator announced; where
+	// that is more than the command takes, DataOut has only what it takes.
+	DataOutExpected uint32
+	Owner           Owner
 
 	// Set by the device server.
 
