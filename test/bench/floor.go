@@ -89,15 +89,16 @@ func startFloor() (*floorServer, error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	f.address = strings.TrimSpace(line)
 	if err != nil {
-		f.stop()
+		f.Close()
 		return nil, fmt.Errorf("floor server: %w", err)
 	}
 	return f, nil
 }
 
-func (f *floorServer) stop() {
+// Close ends the server.
+func (f *floorServer) Close() error {
 	f.stdin.Close()
-	_ = f.cmd.Wait()
+	return f.cmd.Wait()
 }
 
 // measure drives the floor server as the load generator drives a target.
