@@ -1,6 +1,8 @@
 package copy
 
 import (
+	"errors"
+
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
@@ -78,7 +80,8 @@ func (m *Manager) extendedCopy(t *scsi.Task, list copyList, r *result) error {
 // atSegment adds the number of the segment that failed to the sense (SPC-4
 // §5.16.7.4): the low half of COMMAND-SPECIFIC INFORMATION.
 func atSegment(err error, i int) error {
-	if e, ok := err.(*senseError); ok {
+	var e *senseError
+	if errors.As(err, &e) {
 		e.sense.CommandSpecific, e.sense.HasCommandSpecific = uint64(i), true
 	}
 	return err

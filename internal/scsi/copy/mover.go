@@ -1,6 +1,8 @@
 package copy
 
 import (
+	"errors"
+
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/unit"
@@ -157,7 +159,7 @@ func (m *mover) move(j job) error {
 		if j.changed != nil && j.changed() {
 			return illegal(wire.TokenRevoked)
 		}
-		if err := m.write(j.dst, j.dstOff, n, zeros); err == errCancelled {
+		if err := m.write(j.dst, j.dstOff, n, zeros); errors.Is(err, errCancelled) {
 			return err
 		} else if err != nil {
 			return j.failed(err)
