@@ -46,7 +46,10 @@ func (p *path) attend(code uint16) {
 		}
 	}
 	if rank <= 3 {
-		p.attentions = slices.DeleteFunc(p.attentions, func(c uint16) bool { r := attentionRank(c); return r > rank && r <= 3 })
+		p.attentions = slices.DeleteFunc(p.attentions, func(c uint16) bool {
+			r := attentionRank(c)
+			return r > rank && r <= 3 || rank <= 2 && c == wire.ModeParametersChanged // a reset has restored them
+		})
 		at = 0
 	}
 	if len(p.attentions) < maxAttentions {

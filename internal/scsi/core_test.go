@@ -5,10 +5,52 @@ import (
 
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/scsi/scsitest"
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
-var testUnitReady = []byte{wire.OpTestUnitReady, 0, 0, 0, 0, 0}
+var (
+	testUnitReady = []byte{wire.OpTestUnitReady, 0, 0, 0, 0, 0}
+	readCDB       = []byte{wire.OpRead10, 0, 0, 0, 0, 0, 0, 0, 1, 0}
+	writeCDB      = []byte{wire.OpWrite10, 0, 0, 0, 0, 0, 0, 0, 1, 0}
+	parkCDB       = []byte{0xC0, 0, 0, 0, 0, 0}
+)
+
+// testCommands are a READ and a WRITE that do nothing, and a command that waits:
+// its tasks come out of parked, to be finished by the test.
+func testCommands(parked chan *scsi.Task) [][]scsi.Command {
+	usage := func(op byte) []byte { return []byte{op, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0} }
+	return [][]scsi.Command{{
+		{
+			Name: "READ", Op: wire.OpRead10, ServiceAction: -1, Usage: usage(wire.OpRead10), Access: unit.AccessRead,
+			Run: func(t *scsi.Task) { t.Reply(make([]byte, 512), 512) },
+		},
+		{
+			Name: "WRITE", Op: wire.OpWrite10, ServiceAction: -1, Usage: usage(wire.OpWrite10), Access: unit.AccessWrite, ChangesMedium: true,
+			DataOut: func(t *scsi.Task) int { return int(wire.Uint16(t.CDB[7:])) * int(t.LU.Unit().BlockSize()) },
+			Run:     func(t *scsi.Task) { t.Finish(scsi.StatusGood) },
+		},
+		{
+			Name: "PARK", Op: 0xC0, ServiceAction: -1, Usage: []byte{0xC0, 0, 0, 0, 0, 0},
+			Run: func(t *scsi.Task) { parked <- t },
+		},
+		{
+			Name: "LONG", Op: wire.OpVariableLength, ServiceAction: -1, Usage: append([]byte{wire.OpVariableLength}, make([]byte, 31)...),
+			Run: func(t *scsi.Task) { t.Finish(scsi.StatusConditionMet) },
+		},
+		{
+			Name: "NEVER", Op: 0xC1, ServiceAction: -1, Usage: []byte{0xC1, 0, 0, 0, 0, 0},
+			Supported: func(*scsi.LogicalUnit) bool { return false },
+			Run:       func(t *scsi.Task) { t.Finish(scsi.StatusGood) },
+		},
+	}}
+}
+
+// parking returns a bench whose command PARK waits, and its waiting tasks.
+func parking(t *testing.T, units int) (*scsitest.Bench, chan *scsi.Task) {
+	parked := make(chan *scsi.Task, 64)
+	return scsitest.New(t, scsitest.Config{Units: units, Families: testCommands(parked)}), parked
+}
 
 func wantGood(t *testing.T, r scsitest.Result) {
 	t.Helper()
@@ -24,15 +66,9 @@ func wantSense(t *testing.T, r scsitest.Result, key uint8, code uint16) {
 	}
 }
 
-// TestPowerOnAttention checks unit attention after power on (SAM-5 §5.14, SPC-4 §5.12).
-func TestPowerOnAttention(t *testing.T) {
-	b := scsitest.New(t, scsitest.Config{})
-	n := b.NewNexus("a", 1, b.LUNs())
-	wantGood(t, n.Do(0, []byte{wire.OpInquiry, 0, 0, 0, 36, 0}, nil))
-	wantSense(t, n.Do(0, testUnitReady, nil), wire.KeyUnitAttention, wire.PowerOnReset)
-	wantGood(t, n.Do(0, testUnitReady, nil))
-	n.Close()
-	n = b.NewNexus("a", 1, b.LUNs())
-	wantSense(t, n.Do(0, testUnitReady, nil), wire.KeyUnitAttention, wire.NexusLossOccurred)
-	wantGood(t, n.Do(0, testUnitReady, nil))
+func wantStatus(t *testing.T, r scsitest.Result, s scsi.Status) {
+	t.Helper()
+	if r.Status != s || r.Aborted {
+		t.Fatalf("got %v, want status %02Xh", r, uint8(s))
+	}
 }
