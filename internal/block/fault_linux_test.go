@@ -300,7 +300,7 @@ func TestSlowWritesLeaveTheCaller(t *testing.T) {
 	if write(inlineWrite + 1) {
 		t.Error("a long write ran inline")
 	}
-	took = 2 * slowCall
+	took = stuckCall
 	if !write(4096) {
 		t.Error("nobody could know that this write would be slow")
 	}
@@ -320,7 +320,7 @@ func TestSlowReadsLeaveTheCaller(t *testing.T) {
 	d.noReadNow.Store(true)
 	inline := false
 	d.calls.read = func(_ int, p []byte, _ int64) (int, unix.Errno) {
-		clock.Add(2 * slowCall)
+		clock.Add(stuckCall)
 		inline = !onWorker()
 		return len(p), 0
 	}

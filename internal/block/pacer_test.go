@@ -1,0 +1,35 @@
+package block
+
+import "testing"
+
+func TestPacer(t *testing.T) {
+	var p pacer
+	now := int64(0)
+	call := func(took int64, times int) {
+		for range times {
+			p.note(now, now+took)
+			now += took
+		}
+	}
+	call(1000, 1000)
+	call(2*slowCall, 1)
+	if !p.inline(now) {
+		t.Error("one slow call among many sent the next to the workers")
+	}
+	call(1000, slowWithin)
+	call(2*slowCall, 1)
+	if !p.inline(now) {
+		t.Error("rare slow calls sent the next to the workers")
+	}
+	call(1000, slowWithin-1)
+	call(2*slowCall, 1)
+	if p.inline(now) || p.inline(now+slowFor-1) || !p.inline(now+slowFor) {
+		t.Error("frequent slow calls did not leave slowFor to the workers")
+	}
+	now += slowFor
+	call(1000, 1000)
+	call(stuckCall, 1)
+	if p.inline(now) || !p.inline(now+slowFor) {
+		t.Error("one very slow call did not leave slowFor to the workers")
+	}
+}
