@@ -1,10 +1,12 @@
 package target
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/iscsi"
 )
 
 // portal is a portal of the current state, listening or not.
@@ -51,7 +53,7 @@ func (t *Target) applyListeners(state *array.State) {
 		}
 		t.log.Info("portal listens", "portal", l.Addr(), "tag", spec.Tag)
 		t.done.Go(func() {
-			if err := t.server.Serve(l, spec.Tag); err != nil {
+			if err := t.server.Serve(l, spec.Tag); !errors.Is(err, iscsi.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				t.log.Error("portal stopped", "portal", l.Addr(), "error", err)
 			}
 		})
