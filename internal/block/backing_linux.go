@@ -106,13 +106,13 @@ func (b *backing) aligned(p []byte) bool {
 
 func (b *backing) read(r *Request) error {
 	if b.aligned(r.Data) {
-		return b.readAll(r, r.Data, r.Off)
+		return b.readAll(r.Data, r.Off)
 	}
 	bounce := Get(min(len(r.Data), bounceSize))
 	defer bounce.Put()
 	for done := 0; done < len(r.Data); {
 		p := bounce.Bytes(min(len(r.Data)-done, bounceSize))
-		if err := b.readAll(r, p, r.Off+int64(done)); err != nil {
+		if err := b.readAll(p, r.Off+int64(done)); err != nil {
 			return err
 		}
 		done += copy(r.Data[done:], p)
@@ -120,7 +120,7 @@ func (b *backing) read(r *Request) error {
 	return nil
 }
 
-func (b *backing) readAll(r *Request, p []byte, off int64) error {
+func (b *backing) readAll(p []byte, off int64) error {
 	for len(p) > 0 {
 		n, errno := b.calls.read(b.fd, p, off)
 		switch {

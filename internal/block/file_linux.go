@@ -34,7 +34,7 @@ type FileOptions struct {
 //	O_DIRECT read or write 4 KiB           48       -
 //	PUNCH_HOLE 1 MiB                       164      85
 //	ZERO_RANGE 1 MiB                       840      EOPNOTSUPP
-//	handing a request to a worker          3-8
+//	handing a request to a worker and back 0.4      0.4
 //
 // The range of ext4's pwrite is the size of the folio that it hits: each write looks
 // at every block of the folio, and a folio is as large as the write that made
@@ -158,7 +158,7 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 		ReadOnly:           opts.ReadOnly,
 		Inline:             true,
 	}
-	d.verifyFn = func() { d.verify() }
+	d.verifyFn = func() { _ = d.verify() }
 	d.check = d.verify
 	d.atEnd = d.cutShort
 	return d, nil
@@ -236,7 +236,7 @@ func (d *file) readNow(r *Request) (bool, error) {
 	if !d.pacer.inline(start) {
 		return false, nil
 	}
-	err := d.readAll(r, r.Data, r.Off)
+	err := d.readAll(r.Data, r.Off)
 	d.pacer.note(start, d.now())
 	return true, err
 }

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"errors"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,12 @@ func fallocate(fd int, mode uint32, off, n int64) unix.Errno {
 
 // errnoOf returns the errno in an error of package unix, 0 for nil.
 func errnoOf(err error) unix.Errno {
-	errno, _ := err.(unix.Errno)
+	if err == nil {
+		return 0
+	}
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return unix.EIO
+	}
 	return errno
 }

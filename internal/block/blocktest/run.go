@@ -2,6 +2,7 @@ package blocktest
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"lintel.io/lintel/internal/block"
@@ -99,8 +100,8 @@ func (s *suite) do(t *testing.T, r *block.Request) {
 func (s *suite) fails(t *testing.T, kind block.Kind, r *block.Request) {
 	t.Helper()
 	err := Do(s.dev, r)
-	e, ok := err.(*block.Error)
-	if !ok || e.Kind != kind || e.Op != r.Op {
+	var e *block.Error
+	if !errors.As(err, &e) || e.Kind != kind || e.Op != r.Op {
 		t.Errorf("%s of %d bytes at %d: got %v, want a %s failing with %s", r.Op, r.Length(), r.Off, err, r.Op, kind)
 	}
 }
