@@ -68,7 +68,7 @@ type Request struct {
 	// sets Data to memory of its own, which the caller only reads.
 	Len int64
 	// Data is the buffer of a Read or Write: a multiple of Info.BlockSize long
-	// and, where Info.Align is not 1, aligned to it (Get returns such buffers).
+	// and best aligned to Info.Align (Get returns such buffers).
 	Data []byte
 	// Done is told when the request has finished; Err is then set.
 	Done Completer
@@ -96,7 +96,8 @@ type Info struct {
 	// PhysicalBlockSize is the unit, in bytes, that is written without a
 	// read-modify-write; a power of two.
 	PhysicalBlockSize int
-	// Align is the memory alignment that Data needs, 1 for none.
+	// Align is the memory alignment that Data should have, 1 for none. Other
+	// memory costs a copy.
 	Align int
 	// Discard says that Discard really deallocates; where false, Discard
 	// writes zeros (and costs as much).
@@ -109,8 +110,8 @@ type Info struct {
 	// Volatile says that a completed Write may be lost by a power failure
 	// until a Flush (or FUA).
 	Volatile bool
-	// Lends says that a Read with nil Data is answered from the device's own
-	// immutable memory.
+	// Lends says that a Read with nil Data, of at most MaxBuffer bytes, is
+	// answered from the device's own immutable memory.
 	Lends bool
 	// ReadOnly says that every change fails with KindReadOnly.
 	ReadOnly bool
@@ -129,13 +130,17 @@ type Device interface {
 	// Submit starts a request. It may run to completion on the caller's
 	// goroutine where that takes no waiting; it never waits for the medium.
 	// Errors come through the request: Submit itself does not fail. After
-	// Close every request fails with KindGone.
+	// Close every request fails with KindGone. Once the medium has failed a
+	// Flush or FUA, all further ones fail until the device is opened again: which
+	// of the completed writes were lost is unknown.
 	Submit(*Request)
 	// Extent reports whether the bytes at off are allocated and how many
-	// bytes from off on (at most up to limit) share that state. It may block.
+	// bytes from off on (at least 1, at most limit) share that state; those
+	// behind them may share it too. It may block.
 	Extent(off, limit int64) (allocated bool, n int64, err error)
 	// Resize changes the capacity in bytes; errors.ErrUnsupported where the
-	// device cannot. It may block. Growing reads as zeros.
+	// device cannot. It may block. Growing reads as zeros,
+	// but for a disk, which holds what it held.
 	Resize(size int64) error
 	// Used returns how many bytes of backing space the device occupies.
 	Used() (int64, error)
