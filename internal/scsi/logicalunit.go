@@ -28,6 +28,8 @@ type LogicalUnit struct {
 	flags          atomic.Uint32
 	sanitize       atomic.Uint32 // a SanitizeState
 	progress       atomic.Uint32 // of the sanitize operation
+	threshold      atomic.Uint32 // soft threshold of a thin unit, in percent
+	reached        atomic.Bool   // and whether the used space is past it
 	order          order
 
 	mu     sync.Mutex // above path.mu
@@ -106,11 +108,6 @@ func (lu *LogicalUnit) reserved(from unit.Initiator, op *operation) bool {
 // §6.3.3).
 func (lu *LogicalUnit) reset() {
 	lu.unit.Reservations.Reset()
-	for _, p := range lu.listPaths() {
-		p.mu.Lock()
-		p.prevent = false
-		p.mu.Unlock()
-	}
 	lu.setFlag(flagStopped, false)
 	lu.restoreModes()
 	lu.unit.Notify(unit.EventReset, nil)
@@ -228,19 +225,6 @@ func (lu *LogicalUnit) enabled() (tasks, ordered int) {
 		p.mu.Unlock()
 	}
 	return tasks, ordered
-}
-
-// removalPrevented reports whether any initiator prevents medium removal.
-func (lu *LogicalUnit) removalPrevented() bool {
-	for _, p := range lu.listPaths() {
-		p.mu.Lock()
-		prevented := p.prevent
-		p.mu.Unlock()
-		if prevented {
-			return true
-		}
-	}
-	return false
 }
 
 // Stats counts what commands have done.

@@ -1,7 +1,6 @@
 package scsi
 
 import (
-	"math"
 	"slices"
 
 	wire "lintel.io/lintel/internal/wire/scsi"
@@ -102,7 +101,7 @@ func (t *Task) provisioningLog() {
 // sets, and whether they are dedicated to the unit (1) or not (2).
 func resourceCount(bytes uint64, scope byte) []byte {
 	b := make([]byte, 8)
-	wire.PutUint32(b, uint32(min((bytes+thresholdBytes-1)/thresholdBytes, math.MaxUint32)))
+	wire.PutUint32(b, thresholdSets(bytes))
 	b[4] = scope
 	return b
 }

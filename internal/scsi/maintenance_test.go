@@ -332,3 +332,60 @@ func TestLogSense(t *testing.T) {
 		wantSense(t, n.Do(c.lun, c.cdb, nil), wire.KeyIllegalRequest, wire.InvalidFieldInCDB)
 	}
 }
+
+// TestThinThreshold checks the thin provisioning soft threshold (SBC-3 §4.7.3.8, §6.5.9).
+func TestThinThreshold(t *testing.T) {
+	b := scsitest.New(t, scsitest.Config{Units: 2, Blocks: 16384,
+		Attributes: func(i int, a *unit.Attributes) { a.Thin = i == 0 },
+	})
+	n := b.Nexus("a", 1)
+	check := func(want ...uint16) {
+		t.Helper()
+		for _, lu := range b.LUs {
+			if err := lu.CheckThinThreshold(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantAttentions(t, n, 0, want...)
+		wantAttentions(t, n, 1)
+	}
+	if p := modePage(t, n, 0, 0x1C, 0x02); len(p) != 24 || p[16] != 0 {
+		t.Errorf("no threshold: % X", p)
+	}
+	for _, lu := range b.LUs {
+		lu.SetThinThreshold(50)
+	}
+	if p := modePage(t, n, 0, 0x1C, 0x02); p[16] != 0x81 || p[17] != 2 || wire.Uint32(p[20:]) != 4 {
+		t.Errorf("threshold: % X", p)
+	}
+	if p := modePage(t, n, 0, 0x01, 0); p[7] != 0x80 {
+		t.Errorf("LBPERE is not set: % X", p)
+	}
+	wantSense(t, n.Do(1, modeSense6(0, 0x1C, 2), nil), wire.KeyIllegalRequest, wire.InvalidFieldInCDB)
+	check()
+	dev := b.Units[0].Device()
+	blocktest.Write(t, dev, 0, make([]byte, 5<<20))
+	check(wire.ThinProvisioningSoftThreshold)
+	check()
+	if err := blocktest.Do(dev, &block.Request{Op: block.Discard, Len: 4 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	blocktest.Write(t, dev, 0, make([]byte, 4<<20))
+	check(wire.ThinProvisioningSoftThreshold)
+}
+
+// TestAvailableSpace checks LOG SENSE, available resources (SBC-3 §6.4.5).
+func TestAvailableSpace(t *testing.T) {
+	free, known := uint64(5<<20+1), true
+	b := scsitest.New(t, scsitest.Config{Available: func(*scsi.LogicalUnit) (uint64, bool) { return free, known }})
+	n := b.Nexus("a", 1)
+	want := []byte{0x8C, 0, 0, 24, 0, 1, 3, 8, 0, 0, 0, 6, 2, 0, 0, 0, 0, 2, 3, 8, 0, 0, 0, 0, 1, 0, 0, 0}
+	if r := n.Do(0, logCDB(0x0C, 0, 0), nil); !bytes.Equal(r.In, want) {
+		t.Errorf("% X", r.In)
+	}
+	known = false
+	if r := n.Do(0, logCDB(0x0C, 0, 0), nil); len(r.In) != 16 {
+		t.Errorf("% X", r.In)
+	}
+}

@@ -130,9 +130,6 @@ func (n *Nexus) resetNexus(done func(Response)) {
 	d := newDrain(func() {
 		for _, p := range paths {
 			p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
-			p.mu.Lock()
-			p.prevent = false
-			p.mu.Unlock()
 			p.attend(wire.NexusLossOccurred)
 		}
 		done(FunctionComplete)

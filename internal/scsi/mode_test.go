@@ -57,7 +57,7 @@ func TestModeSense(t *testing.T) {
 	}
 	all := n.Do(0, []byte{wire.OpModeSense10, 0x08, 0x3F, 0xFF, 0, 0, 0, 1, 0, 0}, nil)
 	wantGood(t, all)
-	if len(all.In) != 8+len(r.In)-12+32 || int(wire.Uint16(all.In)) != len(all.In)-2 {
+	if len(all.In) != 8+len(r.In)-12+32+24 || int(wire.Uint16(all.In)) != len(all.In)-2 {
 		t.Errorf("all pages and subpages: %d bytes", len(all.In))
 	}
 	long := n.Do(0, []byte{wire.OpModeSense10, 0x10, 0x08, 0, 0, 0, 0, 1, 0, 0}, nil)

@@ -25,7 +25,11 @@ type modePage struct {
 	render        func(*LogicalUnit, modeValues) []byte
 	mask          []byte // as long as the page, nil for nothing changeable
 	read          func(page []byte, v *modeValues)
+	exists        func(*LogicalUnit) bool // nil for on every unit
 }
+
+// on reports whether the page exists on a unit.
+func (p *modePage) on(lu *LogicalUnit) bool { return p.exists == nil || p.exists(lu) }
 
 // modePages are in order of page and subpage codes.
 var modePages = []modePage{
@@ -48,12 +52,13 @@ var modePages = []modePage{
 	},
 	{code: 0x0A, subpage: 0x01, render: controlExtensionPage},
 	{code: 0x1C, render: exceptionsPage},
+	{code: 0x1C, subpage: 0x02, render: provisioningModePage, exists: isThin},
 }
 
-// findModePage returns the page with the codes, nil for none.
-func findModePage(code, subpage byte) *modePage {
+// modePage returns the unit's page with the codes, nil for none.
+func (lu *LogicalUnit) modePage(code, subpage byte) *modePage {
 	for i := range modePages {
-		if p := &modePages[i]; p.code == code && p.subpage == subpage {
+		if p := &modePages[i]; p.code == code && p.subpage == subpage && p.on(lu) {
 			return p
 		}
 	}
@@ -77,7 +82,13 @@ func newPage(code, subpage byte, length int) []byte {
 
 // errorRecoveryPage is the Read-Write Error Recovery page (SBC-3 §6.5.10): errors are
 // reported at once, and recovered, if at all, by the disks below.
-func errorRecoveryPage(*LogicalUnit, modeValues) []byte { return newPage(0x01, 0, 12) }
+func errorRecoveryPage(lu *LogicalUnit, _ modeValues) []byte {
+	b := newPage(0x01, 0, 12)
+	if isThin(lu) && lu.thresholdAt() > 0 {
+		b[7] = 0x80 // LBPERE
+	}
+	return b
+}
 
 // The geometry that old hosts ask for; the unit has none.
 const (

@@ -113,7 +113,7 @@ func (t *Task) modePage(list []byte, at int, v *modeValues) (length int, ok bool
 			return 0, false
 		}
 	}
-	p := findModePage(b[0]&0x3F, subpage)
+	p := t.LU.modePage(b[0]&0x3F, subpage)
 	if p == nil {
 		t.FailField(true, at, 5)
 		return 0, false

@@ -67,7 +67,7 @@ func (t *Task) modeData(long bool) (data []byte, descriptor int, ok bool) {
 		data = t.LU.blockDescriptor(long)
 		descriptor = len(data)
 	}
-	if subpage != 0 && subpage != allSubpages && findModePage(code, subpage) == nil {
+	if subpage != 0 && subpage != allSubpages && t.LU.modePage(code, subpage) == nil {
 		t.FailField(false, 3, -1)
 		return nil, 0, false
 	}
@@ -83,7 +83,7 @@ func (t *Task) modeData(long bool) (data []byte, descriptor int, ok bool) {
 	found := false
 	for i := range modePages {
 		p := &modePages[i]
-		if code != allPages && p.code != code || subpage != allSubpages && p.subpage != subpage {
+		if !p.on(t.LU) || code != allPages && p.code != code || subpage != allSubpages && p.subpage != subpage {
 			continue
 		}
 		found = true

@@ -21,13 +21,12 @@ type path struct {
 	closed     bool
 	tasks      *Task // list of tasks under way, newest first
 	attentions []uint16
-	prevent    bool // PREVENT ALLOW MEDIUM REMOVAL
 	stats      Stats
 }
 
 var _ unit.Watcher = (*path)(nil)
 
-// startLocked puts t into the list of tasks under way.
+// linkLocked puts t into the list of tasks under way.
 func (p *path) linkLocked(t *Task) {
 	t.prev, t.next = nil, p.tasks
 	if p.tasks != nil {
@@ -74,7 +73,6 @@ func (p *path) countLocked(t *Task) {
 func (p *path) close(mode uint32, d *drain) {
 	p.mu.Lock()
 	p.closed = true
-	p.prevent = false
 	p.mu.Unlock()
 	p.lu.unit.Detach(p)
 	d.hold()

@@ -62,8 +62,8 @@ func stopFlushed(t *Task) {
 	t.Finish(StatusGood)
 }
 
-// preventAllow runs PREVENT ALLOW MEDIUM REMOVAL (SPC-4 §6.13). Nothing can be
-// removed; what each initiator asks for is kept all the same.
+// preventAllow runs PREVENT ALLOW MEDIUM REMOVAL (SPC-4 §6.13). There is
+// no medium to remove, and so nothing to remember.
 func preventAllow(t *Task) {
 	prevent := t.CDB[4] & 0x03
 	if prevent > 1 {
@@ -74,9 +74,6 @@ func preventAllow(t *Task) {
 		t.Finish(StatusReservationConflict)
 		return
 	}
-	t.path.mu.Lock()
-	t.path.prevent = prevent == 1
-	t.path.mu.Unlock()
 	t.Finish(StatusGood)
 }
 

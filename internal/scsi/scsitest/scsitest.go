@@ -28,10 +28,12 @@ type Config struct {
 	// Reservations and Settings keep what units save; nil keeps it in memory.
 	Reservations unit.ReservationStore
 	Settings     unit.SettingStore
-	// Families, Pages and OnReset go to scsi.TargetConfig.
+	// Families, Pages, Available and OnReset go to scsi.TargetConfig.
 	Families [][]scsi.Command
 	Pages    map[byte]func(*scsi.LogicalUnit) []byte
 	OnReset  func(*scsi.Nexus, scsi.Function)
+
+	Available func(*scsi.LogicalUnit) (uint64, bool)
 }
 
 // Bench is a target with units. Target ports 1 and 2 are in target port groups 1 and 2.
@@ -47,7 +49,13 @@ type Bench struct {
 // New returns a bench, which ends with the test.
 func New(t testing.TB, c Config) *Bench {
 	t.Helper()
-	target, err := scsi.NewTarget(scsi.TargetConfig{Name: TargetName, Families: c.Families, Pages: c.Pages, OnReset: c.OnReset})
+	target, err := scsi.NewTarget(scsi.TargetConfig{
+		Name:      TargetName,
+		Families:  c.Families,
+		Pages:     c.Pages,
+		Available: c.Available,
+		OnReset:   c.OnReset,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
