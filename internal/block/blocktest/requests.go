@@ -75,19 +75,18 @@ func (s *suite) zeroAndDiscard(t *testing.T) {
 	full, part := fill(span, 1), fill(s.unit, 9)
 	want := make([]byte, span)
 	for _, op := range []block.Op{block.Zero, block.Discard} {
-		for _, flags := range []block.Flags{0, block.FUA} {
-			for _, r := range [][2]int64{{0, s.unit}, {s.unit, 3 * s.unit}, {64 << 10, 128 << 10}, {4096 + s.unit, 200 << 10}, {span - s.unit, s.unit}, {0, span}} {
-				Write(t, s.dev, 0, full)
-				copy(want, full)
-				s.do(t, &block.Request{Op: op, Flags: flags, Off: r[0], Len: r[1]})
-				clear(want[r[0] : r[0]+r[1]])
-				s.read(t, 0, want)
-				// Again, where there is nothing left to do, and writing there.
-				s.do(t, &block.Request{Op: op, Flags: flags, Off: r[0], Len: r[1]})
-				copy(want[r[0]:], part)
-				Write(t, s.dev, r[0], part)
-				s.read(t, 0, want)
-			}
+		for i, r := range [][2]int64{{0, s.unit}, {s.unit, 3 * s.unit}, {64 << 10, 128 << 10}, {4096 + s.unit, 200 << 10}, {span - s.unit, s.unit}, {0, span}} {
+			flags := block.FUA * block.Flags(i%2)
+			Write(t, s.dev, 0, full)
+			copy(want, full)
+			s.do(t, &block.Request{Op: op, Flags: flags, Off: r[0], Len: r[1]})
+			clear(want[r[0] : r[0]+r[1]])
+			s.read(t, 0, want)
+			// Again, where there is nothing left to do, and writing there.
+			s.do(t, &block.Request{Op: op, Flags: flags, Off: r[0], Len: r[1]})
+			copy(want[r[0]:], part)
+			Write(t, s.dev, r[0], part)
+			s.read(t, 0, want)
 		}
 		s.do(t, &block.Request{Op: op, Len: s.dev.Size()})
 		s.read(t, 0, make([]byte, span))
