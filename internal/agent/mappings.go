@@ -84,15 +84,11 @@ func mappingFilter(state *array.State, req *lintelv1.ListMappingsRequest) (func(
 }
 
 func (s mappingService) CreateMapping(ctx context.Context, req *connect.Request[lintelv1.CreateMappingRequest]) (*connect.Response[lintelv1.CreateMappingResponse], error) {
-	spec := req.Msg.GetSpec()
+	spec := cmp.Or(req.Msg.GetSpec(), &lintelv1.MappingSpec{})
 	var made *array.Mapping
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		var lun *uint32
-		if spec != nil {
-			lun = spec.Lun
-		}
 		to := array.To{Host: spec.GetHost(), Group: spec.GetHostGroup()}
-		next, m, plan, err := state.CreateMapping(s.env, spec.GetVolume(), to, lun, spec.GetReadOnly())
+		next, m, plan, err := state.CreateMapping(s.env, spec.GetVolume(), to, spec.Lun, spec.GetReadOnly())
 		made = m
 		return &change{state: next, plan: plan}, err
 	})

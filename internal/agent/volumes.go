@@ -133,7 +133,7 @@ func physicalExponent(spec *lintelv1.VolumeSpec, blockSize uint32) (uint8, error
 }
 
 func (s volumeService) CreateVolume(ctx context.Context, req *connect.Request[lintelv1.CreateVolumeRequest]) (*connect.Response[lintelv1.CreateVolumeResponse], error) {
-	spec, err := newVolume(req.Msg.GetSpec())
+	spec, err := newVolume(cmp.Or(req.Msg.GetSpec(), &lintelv1.VolumeSpec{}))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (a *Agent) volumeAs(state *array.State, v *array.Volume) *lintelv1.Volume {
 }
 
 func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[lintelv1.UpdateVolumeRequest]) (*connect.Response[lintelv1.UpdateVolumeResponse], error) {
-	spec := req.Msg.GetSpec()
+	spec := cmp.Or(req.Msg.GetSpec(), &lintelv1.VolumeSpec{})
 	threshold, err := narrow[uint8]("thin_threshold_percent", spec.GetThinThresholdPercent())
 	if err != nil {
 		return nil, err

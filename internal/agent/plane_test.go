@@ -1,0 +1,237 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"lintel.io/lintel/api/lintel/v1/lintelv1connect"
+	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+)
+
+// fakePlane is a data plane that opens devices and has the sessions that a test gives it.
+type fakePlane struct {
+	agent *agent.Agent
+
+	mu       sync.Mutex
+	state    *array.State
+	devices  map[string]block.Device
+	failed   map[string]error
+	sessions []agent.Session
+	inUse    map[string]int // sessions by volume id
+	busy     map[netip.AddrPort]bool
+	applyErr error
+}
+
+var _ agent.DataPlane = (*fakePlane)(nil)
+
+func newFakePlane(a *agent.Agent) *fakePlane {
+	return &fakePlane{
+		agent: a, devices: map[string]block.Device{}, failed: map[string]error{},
+		inUse: map[string]int{}, busy: map[netip.AddrPort]bool{},
+	}
+}
+
+func (f *fakePlane) Apply(_ context.Context, s *array.State) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, p := range s.Pools {
+		for _, v := range p.Volumes {
+			errs = append(errs, f.applyVolume(p, v))
+		}
+	}
+	for id, d := range f.devices {
+		if v, _ := s.VolumeByID(id); v == nil {
+			errs = append(errs, d.Close())
+			delete(f.devices, id)
+		}
+	}
+	f.state = s
+	return errors.Join(append(errs, f.applyErr)...)
+}
+
+func (f *fakePlane) applyVolume(p *array.PoolDocument, v *array.Volume) error {
+	if d := f.devices[v.ID]; d != nil {
+		if d.Size() != int64(v.Size) {
+			return d.Resize(int64(v.Size))
+		}
+		return nil
+	}
+	store, err := f.agent.Pool(p.ID)
+	if err != nil {
+		return err
+	}
+	d, err := store.OpenVolume(v)
+	if err != nil {
+		f.failed[v.ID] = err
+		return nil
+	}
+	f.devices[v.ID] = d
+	return nil
+}
+
+func (f *fakePlane) CheckPortal(_ context.Context, at netip.AddrPort) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy[at] {
+		return errors.New("address already in use")
+	}
+	return nil
+}
+
+func (f *fakePlane) Volume(id string) agent.VolumeStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := agent.VolumeStatus{Sessions: f.inUse[id]}
+	if d := f.devices[id]; d != nil {
+		used, _ := d.Used()
+		s.Online, s.UsedBytes = true, uint64(used)
+	} else if err := f.failed[id]; err != nil {
+		s.Reason = err.Error()
+	}
+	return s
+}
+
+func (f *fakePlane) Portal(id string) agent.PortalStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.state.Document.Portals {
+		if p.ID == id {
+			return agent.PortalStatus{Listening: p.AddrPort()}
+		}
+	}
+	return agent.PortalStatus{}
+}
+
+func (f *fakePlane) Sessions() []agent.Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]agent.Session(nil), f.sessions...)
+}
+
+func (f *fakePlane) DropSession(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, s := range f.sessions {
+		if s.ID == id {
+			f.sessions = append(f.sessions[:i], f.sessions[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (f *fakePlane) Stats() agent.Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := agent.Stats{Volumes: map[string]agent.IOStats{}, Sessions: len(f.sessions)}
+	for id := range f.devices {
+		st.Volumes[id] = agent.IOStats{ReadOps: 1, ReadBytes: 4096}
+		st.Total.ReadOps++
+	}
+	return st
+}
+
+func (f *fakePlane) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.devices {
+		_ = d.Close()
+	}
+	f.devices = map[string]block.Device{}
+}
+
+// rig is an array with a fake data plane and clients of its API.
+type rig struct {
+	t      testing.TB
+	dir    string
+	agent  *agent.Agent
+	plane  *fakePlane
+	server *httptest.Server
+
+	pools    lintelv1connect.PoolServiceClient
+	volumes  lintelv1connect.VolumeServiceClient
+	hosts    lintelv1connect.HostServiceClient
+	groups   lintelv1connect.HostGroupServiceClient
+	mappings lintelv1connect.MappingServiceClient
+	target   lintelv1connect.TargetServiceClient
+	sessions lintelv1connect.SessionServiceClient
+	stats    lintelv1connect.StatsServiceClient
+	system   lintelv1connect.SystemServiceClient
+}
+
+func newRig(t testing.TB) *rig {
+	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "data")}
+	r.start()
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	a, err := agent.Open(agent.Options{DataDir: r.dir, Version: "test"})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.agent, r.plane = a, newFakePlane(a)
+	if err := a.Start(r.t.Context(), r.plane); err != nil {
+		r.t.Fatal(err)
+	}
+	r.server = httptest.NewServer(a.Handler())
+	client, url := r.server.Client(), r.server.URL
+	r.pools = lintelv1connect.NewPoolServiceClient(client, url)
+	r.volumes = lintelv1connect.NewVolumeServiceClient(client, url)
+	r.hosts = lintelv1connect.NewHostServiceClient(client, url)
+	r.groups = lintelv1connect.NewHostGroupServiceClient(client, url)
+	r.mappings = lintelv1connect.NewMappingServiceClient(client, url)
+	r.target = lintelv1connect.NewTargetServiceClient(client, url)
+	r.sessions = lintelv1connect.NewSessionServiceClient(client, url)
+	r.stats = lintelv1connect.NewStatsServiceClient(client, url)
+	r.system = lintelv1connect.NewSystemServiceClient(client, url)
+}
+
+func (r *rig) stop() {
+	if r.agent == nil {
+		return
+	}
+	r.server.Close()
+	r.plane.close()
+	if err := r.agent.Close(); err != nil {
+		r.t.Error(err)
+	}
+	r.agent = nil
+}
+
+func (r *rig) restart() {
+	r.stop()
+	r.start()
+}
+
+// call makes a call that has to succeed.
+func call[Req, Resp any](r *rig, do func(context.Context, *connect.Request[Req]) (*connect.Response[Resp], error), req *Req) *Resp {
+	r.t.Helper()
+	resp, err := do(context.Background(), connect.NewRequest(req))
+	if err != nil {
+		r.t.Fatalf("%T: %v", req, err)
+	}
+	return resp.Msg
+}
+
+// refuse makes a call that has to fail with a code.
+func refuse[Req, Resp any](r *rig, code connect.Code, do func(context.Context, *connect.Request[Req]) (*connect.Response[Resp], error), req *Req) error {
+	r.t.Helper()
+	_, err := do(context.Background(), connect.NewRequest(req))
+	if connect.CodeOf(err) != code || err == nil {
+		r.t.Fatalf("%T: got %v, want %v", req, err, code)
+	}
+	return err
+}
