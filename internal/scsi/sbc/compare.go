@@ -5,9 +5,6 @@ import (
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
-// MaxCompareBlocks is the MAXIMUM COMPARE AND WRITE LENGTH in blocks (SBC-3 §6.5.3).
-const MaxCompareBlocks = 255
-
 func compareAndWriteOut(t *scsi.Task) int { return dataOut(t, 2*uint64(t.CDB[13])) }
 
 // runCompareAndWrite is COMPARE AND WRITE (SBC-3 §5.2). The Data-Out holds the
@@ -19,8 +16,7 @@ func runCompareAndWrite(t *scsi.Task) {
 	}
 	u := t.LU.Unit()
 	half := count << u.BlockShift()
-	if uint64(len(t.DataOut)) != 2*half {
-		failLength(t)
+	if !sentExactly(t, 2*half) {
 		return
 	}
 	if count == 0 {

@@ -82,6 +82,16 @@ func sent(t *scsi.Task, count uint64) (data []byte, ok bool) {
 	return data, true
 }
 
+// sentExactly reports whether the initiator has announced and sent n bytes, and
+// ends the task where not.
+func sentExactly(t *scsi.Task, n uint64) bool {
+	if uint64(len(t.DataOut)) != n || uint64(t.DataOutExpected) > n {
+		failLength(t)
+		return false
+	}
+	return true
+}
+
 // stopped ends a task that task management has ended meanwhile. It holds nothing
 // any more.
 func stopped(t *scsi.Task) { t.Finish(scsi.StatusGood) }

@@ -9,20 +9,22 @@ import (
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/block/blocktest"
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/scsi/scsitest"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
-// rig is a target with one unit at LUN 0 and one nexus.
+// rig is a bench with one unit and one nexus, and what the tests of block commands
+// ask of them.
 type rig struct {
-	t      testing.TB
-	dev    block.Device
-	u      *unit.Unit
-	target *scsi.Target
-	lu     *scsi.LogicalUnit
-	nexus  *scsi.Nexus
-	size   int // of a block
-	tag    atomic.Uint64
+	t     testing.TB
+	bench *scsitest.Bench
+	dev   block.Device
+	u     *unit.Unit
+	lu    *scsi.LogicalUnit
+	nexus *scsi.Nexus
+	size  int // of a block
+	tag   atomic.Uint64
 }
 
 // geometry is what most tests are run for.
@@ -52,49 +54,23 @@ func eachGeometry(t *testing.T, blocks int64, f func(t *testing.T, r *rig)) {
 
 func newRig(t testing.TB, dev block.Device, a unit.Attributes, settings unit.SettingStore) *rig {
 	t.Helper()
-	a.NAA = []byte{0x60, 0x2, 0x4C, 0x4E, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1}
-	a.Serial, a.T10ID, a.Vendor, a.Product, a.Revision = "1", "1", "LINTEL", "VIRTUAL-DISK", "1"
-	group := unit.NewGroup(1, "pool")
-	group.SetState(1, unit.Optimized)
-	u, err := unit.New(unit.Config{ID: "volume", Attributes: a, Device: dev, Group: group, Settings: settings})
-	if err != nil {
-		t.Fatal(err)
-	}
-	target, err := scsi.NewTarget(scsi.TargetConfig{Name: "iqn.2026-11.io.lintel:test", Families: [][]scsi.Command{Commands()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := target.SetPorts([]scsi.PortConfig{{Name: "port", Relative: 1, Group: 1, Protocol: 5}}); err != nil {
-		t.Fatal(err)
-	}
-	lu, err := target.AddUnit(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, dev: dev, u: u, target: target, lu: lu, size: int(a.BlockSize)}
-	r.nexus = r.connect("initiator", false)
-	t.Cleanup(func() {
-		done := make(chan struct{})
-		target.RemoveUnit(lu, func() { close(done) })
-		<-done
-		if err := u.Close(); err != nil {
-			t.Error(err)
-		}
+	b := scsitest.New(t, scsitest.Config{
+		Families: [][]scsi.Command{Commands()},
+		Settings: settings,
+		Device:   func(int, int64) block.Device { return dev },
+		Attributes: func(_ int, to *unit.Attributes) {
+			to.BlockSize, to.PhysicalExponent, to.Thin = a.BlockSize, a.PhysicalExponent, a.Thin
+		},
 	})
+	r := &rig{t: t, bench: b, dev: dev, u: b.Units[0], lu: b.LUs[0], size: int(a.BlockSize)}
+	r.nexus = r.connect("own", false)
 	return r
 }
 
 // connect returns a nexus without unit attentions.
-func (r *rig) connect(name string, readOnly bool) *scsi.Nexus {
+func (r *rig) connect(id string, readOnly bool) *scsi.Nexus {
 	r.t.Helper()
-	n, err := r.target.NewNexus(scsi.NexusConfig{
-		Initiator:     unit.Initiator{Name: name, Port: 1},
-		InitiatorName: name,
-		LUNs:          scsi.LUNMap{0: {LU: r.lu, ReadOnly: readOnly}},
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	n := r.bench.NewNexus(id, 1, scsi.LUNMap{0: {LU: r.lu, ReadOnly: readOnly}}).Nexus
 	r.on(n, make([]byte, 6), nil) // TEST UNIT READY takes the unit attention
 	return n
 }
@@ -125,10 +101,13 @@ func (c *call) wait() result {
 	return res
 }
 
-// start starts a command with a copy of its Data-Out.
+// start starts a command as a transport does: with a CDB of 16 bytes, and with as
+// much of the Data-Out as the command takes.
 func (r *rig) start(n *scsi.Nexus, cdb, out []byte) *call {
 	c := &call{done: make(chan struct{}, 1)}
-	c.CDB, c.Owner, c.Tag = cdb, c, r.tag.Add(1)
+	c.CDB, c.Owner, c.Tag = append(make([]byte, 0, 16), cdb...)[:16], c, r.tag.Add(1)
+	c.DataOutExpected = uint32(len(out))
+	out = out[:min(len(out), n.DataOutLength(&c.Task))]
 	c.DataOut = append(block.Get(len(out)).Bytes(0), out...)
 	n.Execute(&c.Task)
 	return c

@@ -42,14 +42,13 @@ func runWriteSame(t *scsi.Task) {
 		t.FailField(false, 1, 3)
 		return
 	}
-	if count > maxWriteSameBlocks {
+	if count > scsi.MaxWriteSameBlocks {
 		t.FailField(false, field, -1)
 		return
 	}
 	var data []byte
 	if !noDataOut(t.CDB) {
-		if len(t.DataOut) != int(u.BlockSize()) {
-			failLength(t)
+		if !sentExactly(t, uint64(u.BlockSize())) {
 			return
 		}
 		if !zero(t.DataOut) {

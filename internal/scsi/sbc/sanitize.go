@@ -3,6 +3,7 @@ package sbc
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
@@ -210,8 +211,8 @@ func sanitizeChunk(o *op) step {
 		o.t = nil
 		stopped(t)
 	}
-	passes := int64(s.passes)
-	s.lu.SetSanitizeProgress(uint16((int64(s.pass)*o.end + o.pos) / (o.end*passes/65536 + 1)))
+	part := (float64(s.pass) + float64(o.pos)/float64(o.end)) / float64(s.passes)
+	s.lu.SetSanitizeProgress(uint16(part * math.MaxUint16))
 	switch {
 	case o.pos == o.end:
 		return o.submit(block.Flush, nil, 0, sanitizeFlushed)

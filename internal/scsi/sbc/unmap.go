@@ -9,6 +9,10 @@ import (
 const (
 	unmapHeader     = 8
 	unmapDescriptor = 16
+
+	// zeroChunk is how many bytes one step sets to zero at most: devices that
+	// have no better way write them.
+	zeroChunk = 16 << 20
 )
 
 func unmapOut(t *scsi.Task) int { return int(wire.Uint16(t.CDB[7:])) }
@@ -29,7 +33,7 @@ func runUnmap(t *scsi.Task) {
 	}
 	// What is left over of a descriptor is ignored.
 	list = list[unmapHeader:][:int(wire.Uint16(list[2:]))/unmapDescriptor*unmapDescriptor]
-	if len(list)/unmapDescriptor > maxUnmapDescriptors {
+	if len(list)/unmapDescriptor > scsi.MaxUnmapDescriptors {
 		t.FailField(true, 2, -1)
 		return
 	}
@@ -41,7 +45,7 @@ func runUnmap(t *scsi.Task) {
 			failRange(t, lba)
 			return
 		}
-		if total += count; total > maxUnmapBlocks {
+		if total += count; total > scsi.MaxUnmapBlocks {
 			t.FailField(true, unmapHeader+at+8, -1)
 			return
 		}

@@ -8,9 +8,6 @@ import (
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
-// MaxAtomicBlocks is the MAXIMUM ATOMIC TRANSFER LENGTH in blocks (SBC-4 §6.6.4).
-const MaxAtomicBlocks = 256
-
 // runWrite is WRITE(6), (10), (12) and (16) (SBC-3 §5.32 to §5.35).
 func runWrite(t *scsi.Task) {
 	lba, count, field := decode(t.CDB)
@@ -60,7 +57,7 @@ func runWriteAtomic(t *scsi.Task) {
 	u := t.LU.Unit()
 	bytes := count << u.BlockShift()
 	switch {
-	case count > MaxAtomicBlocks:
+	case count > scsi.MaxAtomicBlocks:
 		t.FailField(false, field, -1)
 		return
 	case uint64(len(t.DataOut)) < bytes:

@@ -179,7 +179,7 @@ func atomicCDB(lba uint64, count uint16) []byte {
 // TestWriteAtomic checks WRITE ATOMIC(16) (SBC-4 §5.48).
 func TestWriteAtomic(t *testing.T) {
 	eachGeometry(t, 1000, func(t *testing.T, r *rig) {
-		for count := 1; count <= MaxAtomicBlocks; count += 5 {
+		for count := 1; count <= scsi.MaxAtomicBlocks; count += 5 {
 			r.good(atomicCDB(0, uint16(count)), r.fill(count, byte(count)))
 			r.has(0, count, byte(count))
 			r.good(atomicCDB(uint64(1000-count), uint16(count)), r.fill(count, byte(count)))
@@ -192,9 +192,9 @@ func TestWriteAtomic(t *testing.T) {
 		r.outOfRange(atomicCDB(1<<63, 0), nil, 1<<63)
 		r.outOfRange(atomicCDB(^uint64(0), 0), nil, ^uint64(0))
 		r.outOfRange(atomicCDB(900, 200), r.fill(200, 0), 1000)
-		r.outOfRange(atomicCDB(1000-MaxAtomicBlocks, 2*MaxAtomicBlocks), nil, 1000)
+		r.outOfRange(atomicCDB(1000-scsi.MaxAtomicBlocks, 2*scsi.MaxAtomicBlocks), nil, 1000)
 		r.outOfRange(atomicCDB(^uint64(0), 10), r.fill(10, 0), ^uint64(0))
-		r.invalid(atomicCDB(0, MaxAtomicBlocks+1), nil, false, 12, -1)
+		r.invalid(atomicCDB(0, scsi.MaxAtomicBlocks+1), nil, false, 12, -1)
 		boundary := atomicCDB(0, 1)
 		boundary[11] = 8
 		r.invalid(boundary, r.fill(1, 0), false, 11, 3)
@@ -206,7 +206,7 @@ func TestWriteAtomic(t *testing.T) {
 
 // TestWriteAtomicOrder checks WRITE ATOMIC(16) against overlapping reads and writes (SBC-4 §4.29).
 func TestWriteAtomicOrder(t *testing.T) {
-	const blocks = MaxAtomicBlocks // 128 KiB, so that a mem device needs several locks for it
+	const blocks = scsi.MaxAtomicBlocks // 128 KiB, so that a mem device needs several locks for it
 	r := newRig(t, block.NewMem(1<<20), unit.Attributes{BlockSize: 512}, nil)
 	var wg sync.WaitGroup
 	for i := range 3 {
