@@ -58,10 +58,17 @@ func Run(ctx context.Context, config Config, progress func(Snapshot)) (Result, e
 	return r.measure(ctx, progress)
 }
 
+// logoutTime is how long the target has to let a session go in good order.
+const logoutTime = 2 * time.Second
+
+// close logs out, or hangs up where the target does not answer.
 func (r *run) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), logoutTime)
+	defer cancel()
 	for _, s := range r.sessions {
-		s.Close()
+		_ = s.Logout(ctx) // the session has ended either way
 	}
+	r.sessions = nil
 }
 
 // login establishes the sessions and sizes the part of the unit to be used.

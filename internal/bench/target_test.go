@@ -101,6 +101,8 @@ func (m *memTarget) serve(conn net.Conn) {
 				}
 			}
 			ok = c.send(&f, text)
+		case wire.OpLogout:
+			c.send(&wire.LogoutResponse{ITT: h.ITT(), Numbers: c.next()}, nil)
 		case wire.OpSCSICommand:
 			ok = m.command(c, h, data[:h.DataLength()])
 		}

@@ -177,9 +177,9 @@ func startLintelPair(ctx context.Context, program, dir string) (*lintel, error) 
 	if err != nil {
 		return nil, err
 	}
-	err = l.create(ctx, "null", lintelv1.VolumeKind_VOLUME_KIND_NULL, span)
+	err = l.create(ctx, "null", lintelv1.VolumeKind_VOLUME_KIND_NULL)
 	if err == nil {
-		err = l.create(ctx, "file", lintelv1.VolumeKind_VOLUME_KIND_FILE, span)
+		err = l.create(ctx, "file", lintelv1.VolumeKind_VOLUME_KIND_FILE)
 	}
 	if err == nil {
 		err = l.mapTo(ctx, "null", nullLUN)
@@ -188,7 +188,7 @@ func startLintelPair(ctx context.Context, program, dir string) (*lintel, error) 
 		err = l.mapTo(ctx, "file", fileLUN)
 	}
 	if err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("lintel: %w", err)
 	}
 	return l, nil

@@ -89,7 +89,7 @@ func startFloor() (*floorServer, error) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	f.address = strings.TrimSpace(line)
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("floor server: %w", err)
 	}
 	return f, nil

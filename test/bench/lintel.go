@@ -48,7 +48,7 @@ func startLintel(ctx context.Context, program, dir string) (*lintel, error) {
 		return nil, fmt.Errorf("start lintel (make build makes it): %w", err)
 	}
 	if err := awaitListener(ctx, l.address); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("lintel serve: %w\n%s", err, l.log.Bytes())
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -59,7 +59,7 @@ func startLintel(ctx context.Context, program, dir string) (*lintel, error) {
 	l.hosts = lintelv1connect.NewHostServiceClient(client, base)
 	l.mappings = lintelv1connect.NewMappingServiceClient(client, base)
 	if err := l.prepare(ctx, lintelv1connect.NewTargetServiceClient(client, base)); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("lintel: %w", err)
 	}
 	return l, nil
@@ -77,9 +77,10 @@ func (l *lintel) prepare(ctx context.Context, targets lintelv1connect.TargetServ
 	return err
 }
 
-func (l *lintel) create(ctx context.Context, name string, kind lintelv1.VolumeKind, size uint64) error {
+// create makes a volume of span bytes.
+func (l *lintel) create(ctx context.Context, name string, kind lintelv1.VolumeKind) error {
 	_, err := l.volumes.CreateVolume(ctx, connect.NewRequest(&lintelv1.CreateVolumeRequest{
-		Spec: &lintelv1.VolumeSpec{Name: name, Kind: kind, SizeBytes: size},
+		Spec: &lintelv1.VolumeSpec{Name: name, Kind: kind, SizeBytes: span},
 	}))
 	return err
 }

@@ -109,6 +109,6 @@ func note(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args
 // closeAll closes in reverse order.
 func closeAll(closers []io.Closer) {
 	for i := len(closers) - 1; i >= 0; i-- {
-		closers[i].Close()
+		_ = closers[i].Close()
 	}
 }

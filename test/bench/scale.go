@@ -48,7 +48,7 @@ func (r *report) scale(ctx context.Context, o options, dir string) error {
 	}
 	start := time.Now()
 	for i := range manyVolumes {
-		if err := l.create(ctx, fmt.Sprintf("many-%d", i), lintelv1.VolumeKind_VOLUME_KIND_FILE, 1<<30); err != nil {
+		if err := l.create(ctx, fmt.Sprintf("many-%d", i), lintelv1.VolumeKind_VOLUME_KIND_FILE); err != nil {
 			return fmt.Errorf("creating volumes: %w", err)
 		}
 	}
@@ -67,7 +67,7 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds())
 func (r *report) idle(ctx context.Context, l *lintel) error {
 	for i := range idleVolumes {
 		name := fmt.Sprintf("idle-%d", i)
-		if err := l.create(ctx, name, lintelv1.VolumeKind_VOLUME_KIND_FILE, 1<<30); err != nil {
+		if err := l.create(ctx, name, lintelv1.VolumeKind_VOLUME_KIND_FILE); err != nil {
 			return err
 		}
 		if err := l.mapTo(ctx, name, uint32(i)); err != nil {

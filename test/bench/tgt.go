@@ -56,7 +56,7 @@ func startTgt(ctx context.Context, dir string, fileSize int64) (*tgt, error) {
 		}
 	}
 	if err != nil {
-		t.Close()
+		_ = t.Close()
 		return nil, fmt.Errorf("tgtd: %w", err)
 	}
 	return t, nil

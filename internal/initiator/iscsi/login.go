@@ -3,6 +3,7 @@ package iscsi
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -281,7 +282,7 @@ func (c *Conn) readPDU() (wire.BHS, []byte, error) {
 			need = l.Size
 		}
 		c.reserve(need)
-		if err := c.read(); err == io.EOF {
+		if err := c.read(); errors.Is(err, io.EOF) {
 			return nil, nil, io.ErrUnexpectedEOF
 		} else if err != nil {
 			return nil, nil, err

@@ -140,10 +140,10 @@ func (p *peer) login(pairs ...wire.KeyValue) {
 	p.answerLogin(true, wire.LoginSuccess, wire.KeyValue{Key: wire.KeyTargetPortalGroupTag, Value: "1"}, wire.KeyValue{Key: wire.KeyAuthMethod, Value: "None"})
 	p.answerLogin(true, wire.LoginSuccess, pairs...)
 	for _, kv := range pairs {
-		switch {
-		case kv.Key == wire.KeyHeaderDigest:
+		switch kv.Key {
+		case wire.KeyHeaderDigest:
 			p.headerDigest = kv.Value == "CRC32C"
-		case kv.Key == wire.KeyDataDigest:
+		case wire.KeyDataDigest:
 			p.dataDigest = kv.Value == "CRC32C"
 		}
 	}

@@ -163,10 +163,9 @@ func (s *Session) Ended() <-chan struct{} { return s.ended }
 
 // Close drops the connections without logging out, ends what is under way
 // with ErrClosed, and returns when every callback has run. It must not be called from one.
-func (s *Session) Close() error {
+func (s *Session) Close() {
 	s.fail(ErrClosed)
 	s.running.Wait()
-	return nil
 }
 
 // fail ends the session: error recovery level 0 knows no smaller remedy

@@ -156,6 +156,8 @@ func TestTgt(t *testing.T) {
 	}
 }
 
+var errRefused = errors.New("refused")
+
 func TestTgtCHAP(t *testing.T) {
 	d := startTgtd(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -169,11 +171,11 @@ func TestTgtCHAP(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		chap *iscsi.CHAP
-		want error
+		want error // nil for success; errRefused for a refused login
 	}{
-		{"none", nil, &iscsi.LoginError{}},
+		{"none", nil, errRefused},
 		{"one way", &iscsi.CHAP{User: "alice", Secret: "secretsecret", Algorithms: md5}, nil},
-		{"wrong", &iscsi.CHAP{User: "alice", Secret: "wrong", Algorithms: md5}, &iscsi.LoginError{}},
+		{"wrong", &iscsi.CHAP{User: "alice", Secret: "wrong", Algorithms: md5}, errRefused},
 		{"mutual", &iscsi.CHAP{User: "alice", Secret: "secretsecret", TargetUser: "target", TargetSecret: "mutualsecret", Algorithms: md5}, nil},
 		{"mutual wrong", &iscsi.CHAP{User: "alice", Secret: "secretsecret", TargetSecret: "wrong", Algorithms: md5}, iscsi.ErrAuthentication},
 	} {
@@ -183,9 +185,8 @@ func TestTgtCHAP(t *testing.T) {
 				defer s.Close()
 				err = s.Ready(ctx, iscsi.LUN(1))
 			}
-			var refused *iscsi.LoginError
-			if _, ok := test.want.(*iscsi.LoginError); ok && errors.As(err, &refused) {
-				return
+			if refused := (*iscsi.LoginError)(nil); errors.As(err, &refused) {
+				err = errRefused
 			}
 			if !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
