@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ func (r *report) scale(ctx context.Context, o options, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer closeAll([]io.Closer{l})
 	if err := r.idle(ctx, l); err != nil {
 		return fmt.Errorf("idle array: %w", err)
 	}
