@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -11,9 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	testInitiator = "iqn.2026-11.io.lintel.test:initiator"
@@ -194,15 +200,19 @@ func newHarness(t testing.TB, cfg Config) *harness {
 	h := &harness{t: t, array: newArray()}
 	cfg.Access = h.array
 	h.server = NewServer(cfg)
-	t.Cleanup(h.stop)
+	used := block.BuffersInUse()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		h.server.Shutdown(ctx)
+		if n := block.BuffersInUse(); n != used {
+			t.Errorf("%d bytes of buffers are still in use", n-used)
+		}
+		if free := h.server.budget.free; free != max(h.server.cfg.DataBudget, block.MaxBuffer) {
+			t.Errorf("the data budget has %d bytes free", free)
+		}
+	})
 	return h
-}
-
-func (h *harness) stop() {
-	for _, s := range h.server.all() {
-		s.end(errShutdown)
-	}
-	h.server.Shutdown(h.t.Context())
 }
 
 // pdu is what the client has received.

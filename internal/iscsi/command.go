@@ -236,7 +236,7 @@ func (c *conn) solicitLocked(t *task) {
 			R2TSN: t.r2tSN, BufferOffset: uint32(t.requested), DesiredLength: uint32(size),
 		}).Put(h)
 		c.sealLocked(h, nil)
-		t.r2ts[(t.r2tHead+t.r2tCount)%maxR2T] = r2t{ttt: ttt, off: t.requested, end: t.requested + size}
+		*t.r2t(t.r2tCount) = r2t{ttt: ttt, off: t.requested, end: t.requested + size}
 		t.r2tCount++
 		t.r2tSN++
 		t.requested += size
@@ -328,14 +328,14 @@ func (c *conn) endDataOut(b wire.BHS, t *task, n int, ok bool) error {
 	t.got += n
 	t.dataSN++
 	t.progress = c.server.tick.Load()
-	c.sequenceLocked(t, b.Final())
+	c.sequenceLocked(t, b.TTT(), b.Final())
 	c.mu.Unlock()
 	c.session.advance(c, t)
 	return nil
 }
 
 // sequenceLocked ends the sequence under way at its last PDU.
-func (c *conn) sequenceLocked(t *task, final bool) {
+func (c *conn) sequenceLocked(t *task, ttt uint32, final bool) {
 	if t.unsolicited {
 		if final {
 			t.unsolicited, t.dataSN = false, 0
@@ -343,12 +343,15 @@ func (c *conn) sequenceLocked(t *task, final bool) {
 		}
 		return
 	}
-	full := t.got >= t.front().end
+	front := t.front()
+	full := front.ttt == ttt && t.got >= front.end
 	if final != full && t.failure == failNone {
 		t.failure = failProtocolCRC
 	}
 	if final || full {
-		t.got = t.front().end
-		t.popR2T()
+		if front.ttt == ttt {
+			t.got = front.end
+		}
+		t.endR2T(ttt)
 	}
 }

@@ -86,11 +86,19 @@ var keyRules = map[string]keyRule{
 	wire.KeyProtocolLevel: {leadingOnly, numberKey(0, 31, lower,
 		func(*Config) int { return 2 }, func(p *params) *int { return &p.ProtocolLevel })},
 	// Markers are obsolete: refused, but never "not understood" (RFC 7143 §13.25).
-	wire.KeyIFMarker:    {beforeFullOnly, func(*Config, *params, string) string { return "No" }},
-	wire.KeyOFMarker:    {beforeFullOnly, func(*Config, *params, string) string { return "No" }},
-	wire.KeyIFMarkInt:   {beforeFullOnly, func(*Config, *params, string) string { return wire.Rejected }},
-	wire.KeyOFMarkInt:   {beforeFullOnly, func(*Config, *params, string) string { return wire.Rejected }},
-	wire.KeySessionType: {beforeFullOnly, nil},
+	wire.KeyIFMarker:  {beforeFullOnly, func(*Config, *params, string) string { return "No" }},
+	wire.KeyOFMarker:  {beforeFullOnly, func(*Config, *params, string) string { return "No" }},
+	wire.KeyIFMarkInt: {beforeFullOnly, func(*Config, *params, string) string { return wire.Rejected }},
+	wire.KeyOFMarkInt: {beforeFullOnly, func(*Config, *params, string) string { return wire.Rejected }},
+	// Known, but out of place wherever they get here.
+	wire.KeySessionType:          {},
+	wire.KeyInitiatorName:        {},
+	wire.KeyTargetName:           {},
+	wire.KeyTargetAlias:          {},
+	wire.KeyTargetAddress:        {},
+	wire.KeyTargetPortalGroupTag: {},
+	wire.KeySendTargets:          {},
+	wire.KeyAuthMethod:           {},
 }
 
 func lower(a, b int) int  { return min(a, b) }

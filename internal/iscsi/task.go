@@ -113,16 +113,27 @@ var _ scsi.Owner = (*task)(nil)
 // front returns the R2T whose data comes next.
 func (t *task) front() *r2t { return &t.r2ts[t.r2tHead] }
 
-func (t *task) popR2T() {
+// endR2T takes the R2T with this tag off the ring.
+func (t *task) endR2T(ttt uint32) {
+	i := 0
+	for i < t.r2tCount-1 && t.r2t(i).ttt != ttt {
+		i++
+	}
+	for ; i > 0; i-- { // those before it move up; it is the first but for errors
+		*t.r2t(i) = *t.r2t(i - 1)
+	}
 	t.r2tHead = (t.r2tHead + 1) % maxR2T
 	t.r2tCount--
 	t.dataSN = 0
 }
 
+// r2t returns the R2T at place i of the ring.
+func (t *task) r2t(i int) *r2t { return &t.r2ts[(t.r2tHead+i)%maxR2T] }
+
 // owns reports whether ttt is one of the task's outstanding R2Ts.
 func (t *task) owns(ttt uint32) bool {
 	for i := range t.r2tCount {
-		if t.r2ts[(t.r2tHead+i)%maxR2T].ttt == ttt {
+		if t.r2t(i).ttt == ttt {
 			return true
 		}
 	}
