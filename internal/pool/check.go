@@ -91,7 +91,7 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 		return nil, err
 	}
 	p := &Pool{dir: dir, file: f}
-	if err := p.load(path); err != nil {
+	if err := p.load(f, path); err != nil {
 		for _, part := range p.problems {
 			r.Problems = append(r.Problems, part)
 		}

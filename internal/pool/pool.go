@@ -149,7 +149,7 @@ func Open(dir string) (_ *Pool, err error) {
 		}
 	}()
 	p := &Pool{dir: dir, file: f}
-	if err := p.load(path); err != nil {
+	if err := p.load(f, path); err != nil {
 		return nil, err
 	}
 	if err := p.recover(); err != nil {
@@ -175,13 +175,13 @@ func openLocked(path string, flags int) (*osFile, error) {
 }
 
 // load reads and checks everything in the metadata area.
-func (p *Pool) load(path string) error {
-	owner, problems, err := readOwner(p.file, path)
+func (p *Pool) load(f File, path string) error {
+	owner, problems, err := readOwner(f, path)
 	if err != nil {
 		return err
 	}
 	p.problems = problems
-	p.config = newPair(p.file, path, slotConfig, owner)
+	p.config = newPair(f, path, slotConfig, owner)
 	docs, problems, err := p.config.read()
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -200,7 +200,7 @@ func (p *Pool) load(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	p.encoded = [2][]byte{docs.part0, docs.part1}
-	pair := newPair(p.file, path, slotTable, owner)
+	pair := newPair(f, path, slotTable, owner)
 	content, problems, err := pair.read()
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

@@ -58,13 +58,22 @@ func storeError(err error) error {
 	return err
 }
 
-// reserve allocates the blocks of a file.
+// reserve allocates the blocks of a file. It does not try where they do not fit: until that
+// failed, nobody else could write.
 func reserve(path string, size int64) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	err = ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	var file unix.Stat_t
+	var below unix.Statfs_t
+	err = errors.Join(unix.Fstat(int(f.Fd()), &file), unix.Fstatfs(int(f.Fd()), &below))
+	if err == nil && size-file.Blocks*512 > int64(below.Bavail)*below.Bsize {
+		err = unix.ENOSPC
+	}
+	if err == nil {
+		err = ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	}
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

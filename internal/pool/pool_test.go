@@ -1,0 +1,441 @@
+package pool
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/unit"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+var env = array.Env{Now: func() time.Time { return time.Unix(1.8e9, 0) }, Random: rand.Reader}
+
+// fixture is a data directory with one array and its system pool.
+type fixture struct {
+	t     *testing.T
+	dir   string // the data directory
+	state *array.State
+	pool  *Pool
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	state, err := array.New(env, "san", "head-a", "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t: t, dir: t.TempDir(), state: state}
+	if err := os.Mkdir(filepath.Join(f.dir, PoolsDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if f.pool, err = Create(f.poolDir(), state.Pools[0], state.Document); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.close() })
+	return f
+}
+
+func (f *fixture) poolDir() string { return filepath.Join(f.dir, PoolsDir, "default") }
+
+func (f *fixture) metadata() string { return filepath.Join(f.poolDir(), metadataName) }
+
+func (f *fixture) close() {
+	if err := f.pool.Close(); err != nil {
+		f.t.Error(err)
+	}
+}
+
+func (f *fixture) reopen() {
+	f.t.Helper()
+	f.close()
+	var err error
+	if f.pool, err = Open(f.poolDir()); err != nil {
+		f.t.Fatal(err)
+	}
+	if f.state, err = array.NewState(f.pool.Array(), []*array.PoolDocument{f.pool.Document()}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// commit stores a state made by a change.
+func (f *fixture) commit(state *array.State, err error) {
+	f.t.Helper()
+	if err == nil {
+		err = f.pool.Commit(state.Pools[0], state.Document)
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.state = state
+}
+
+func (f *fixture) create(spec array.Volume) *array.Volume {
+	f.t.Helper()
+	state, v, _, err := f.state.CreateVolume(env, "", spec)
+	if err == nil {
+		err = f.pool.CreateVolume(v)
+	}
+	f.commit(state, err)
+	return v
+}
+
+func (f *fixture) problems(want ...string) {
+	f.t.Helper()
+	found := f.pool.Problems()
+	if len(found) != len(want) {
+		f.t.Fatalf("problems %v, want %q", found, want)
+	}
+	for i, p := range found {
+		if !strings.Contains(p.String(), want[i]) {
+			f.t.Errorf("problem %q, want %q", p, want[i])
+		}
+	}
+}
+
+func TestCommitSurvivesReopen(t *testing.T) {
+	f := newFixture(t)
+	for i := range 5 {
+		f.create(array.Volume{Name: fmt.Sprintf("vol-%d", i), Kind: array.VolumeNull, Size: array.GiB, Thin: true})
+	}
+	state, _, _, err := f.state.CreateHost(env, array.Host{Name: "esx1", CHAPUser: "u", CHAPSecret: "a secret of some length"})
+	f.commit(state, err)
+	before := f.state
+	f.reopen()
+	f.problems()
+	if len(f.state.Pools[0].Volumes) != 5 || f.state.Document.Generation != before.Document.Generation || f.state.Document.Hosts[0].CHAPSecret != "a secret of some length" {
+		t.Errorf("reopened: %+v", f.state.Document)
+	}
+}
+
+func TestSecondOpenerIsRefused(t *testing.T) {
+	f := newFixture(t)
+	if _, err := Open(f.poolDir()); array.KindOf(err) != array.KindBusy {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Check(f.dir); array.KindOf(err) != array.KindBusy {
+		t.Errorf("check: %v", err)
+	}
+	if _, err := Create(f.poolDir(), f.state.Pools[0], f.state.Document); array.KindOf(err) != array.KindExists {
+		t.Errorf("create: %v", err)
+	}
+}
+
+func TestMetadataIsAllocated(t *testing.T) {
+	f := newFixture(t)
+	var st unix.Stat_t
+	if err := unix.Stat(f.metadata(), &st); err != nil || st.Blocks*512 < areaSize {
+		t.Errorf("%d blocks are allocated (%v): a full file system would stop changes", st.Blocks, err)
+	}
+}
+
+// damage overwrites bytes of the metadata.
+func (f *fixture) damage(off int64, b ...byte) {
+	f.t.Helper()
+	file, err := os.OpenFile(f.metadata(), os.O_WRONLY, 0)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := file.WriteAt(b, off); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestDamagedMetadata(t *testing.T) {
+	for name, c := range map[string]struct {
+		at       []int64
+		problems int    // where it still opens
+		refused  string // what is said where it does not
+	}{
+		"first superblock":   {[]int64{100}, 0, ""},
+		"superblock sum":     {[]int64{superSumAt}, 1, ""},
+		"both superblocks":   {[]int64{0, superSecond}, 0, "neither superblock"},
+		"one slot":           {[]int64{configOffset + blockSize + 5}, 1, ""},
+		"both slots":         {[]int64{configOffset + blockSize + 5, configOffset + configSize + 3}, 0, "neither slot of the configuration"},
+		"one table slot":     {[]int64{tableOffset + slotSumAt}, 1, ""},
+		"the only table":     {[]int64{tableOffset + slotSumAt, tableOffset + tableSize}, 0, "neither slot of the reservation table"},
+		"beyond the content": {[]int64{configOffset + configSize - 2}, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.create(array.Volume{Name: "db1", Kind: array.VolumeNull, Size: array.GiB})
+			if err := f.pool.SaveSetting("x", "k", []byte("v")); err != nil {
+				t.Fatal(err)
+			}
+			f.close()
+			for _, off := range c.at {
+				f.damage(off, 0xff, 0xff)
+			}
+			p, err := Open(f.poolDir())
+			if c.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), c.refused) {
+					t.Fatalf("got %v", err)
+				}
+			} else {
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.pool = p
+				if len(p.Problems()) != c.problems {
+					t.Errorf("problems %v", p.Problems())
+				}
+				f.close()
+			}
+			r, err := Check(f.dir)
+			if err != nil || r.Fatal() != (c.refused != "") {
+				t.Errorf("check: %v, %v", r, err)
+			}
+		})
+	}
+}
+
+// An older program refuses what a newer one has written.
+func TestNewerFormatIsRefused(t *testing.T) {
+	f := newFixture(t)
+	doc := *f.state.Pools[0]
+	doc.Format++
+	if err := f.pool.Commit(&doc, f.state.Document); err != nil {
+		t.Fatal(err)
+	}
+	f.close()
+	if _, err := Open(f.poolDir()); !errors.Is(err, array.ErrNewer) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFailedSyncPoisonsThePool(t *testing.T) {
+	file := newFaultFile()
+	f := newFixture(t)
+	f.pool.config.file = file
+	file.syncErr = errInjected
+	state, _, _, err := f.state.CreateVolume(env, "", array.Volume{Name: "db1", Kind: array.VolumeNull, Size: array.GiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := f.pool.Commit(state.Pools[0], state.Document); !errors.Is(err, errInjected) || array.KindOf(err) != array.KindUnavailable {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if f.pool.Err() == nil || f.pool.Document() != f.state.Pools[0] && len(f.pool.Document().Volumes) != 0 {
+		t.Error("the failure is not kept, or the change is")
+	}
+	if err := f.pool.SaveSetting("x", "k", []byte("v")); err != nil {
+		t.Errorf("the table is another pair of slots: %v", err)
+	}
+}
+
+func TestReservationsAndSettings(t *testing.T) {
+	f := newFixture(t)
+	get := func() string {
+		t.Helper()
+		r, err := f.pool.LoadReservations("u1")
+		s, err2 := f.pool.LoadSetting("u1", "mode")
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%q %q", r, s)
+	}
+	if got := get(); got != `"" ""` {
+		t.Errorf("new: %s", got)
+	}
+	blob := []byte("keys")
+	if err := errors.Join(f.pool.SaveReservations("u1", blob), f.pool.SaveSetting("u1", "mode", []byte("page"))); err != nil {
+		t.Fatal(err)
+	}
+	blob[0] = 'X' // the caller's again
+	f.reopen()
+	if got := get(); got != `"keys" "page"` {
+		t.Errorf("reopened: %s", got)
+	}
+	if err := errors.Join(f.pool.SaveReservations("u1", nil), f.pool.SaveSetting("u1", "mode", nil)); err != nil {
+		t.Fatal(err)
+	}
+	f.reopen()
+	if got := get(); got != `"" ""` || len(f.pool.table.units) != 0 {
+		t.Errorf("removed: %s, %v", got, f.pool.table.units)
+	}
+	for _, err := range []error{
+		f.pool.SaveReservations("u1", make([]byte, maxReservations+1)),
+		f.pool.SaveSetting("u1", "", nil),
+		f.pool.SaveSetting("u1", "k", make([]byte, maxSetting+1)),
+	} {
+		if array.KindOf(err) != array.KindInvalid {
+			t.Errorf("got %v", err)
+		}
+	}
+	for i := range maxSettings {
+		if err := f.pool.SaveSetting("u2", fmt.Sprint(i), []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.pool.SaveSetting("u2", "more", []byte{1}); array.KindOf(err) != array.KindInvalid {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Changes of the table that come while one is written share the next write, and a
+// failed write fails exactly its own.
+func TestTableGroupCommit(t *testing.T) {
+	file := newFaultFile()
+	tbl := newTable(newPair(file, "m", slotTable, "p1"), map[string]entry{})
+	p := &Pool{table: tbl}
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	file.inSync = func() {
+		once.Do(func() {
+			close(entered)
+			<-release
+		})
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := p.SaveReservations("first", []byte{1}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	const n = 10
+	for i := range n {
+		wg.Go(func() {
+			if err := p.SaveReservations(unit.ID(fmt.Sprint(i)), []byte{2}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for {
+		tbl.mu.Lock()
+		queued := tbl.waiting != nil && len(tbl.waiting.changes) == n
+		tbl.mu.Unlock()
+		if queued {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	if file.syncs != 2 || len(tbl.units) != n+1 {
+		t.Errorf("%d syncs for %d entries, want 2", file.syncs, len(tbl.units))
+	}
+	file.writeErr = errInjected
+	if err := p.SaveReservations("first", []byte{9}); !errors.Is(err, errInjected) {
+		t.Errorf("got %v", err)
+	}
+	if b, _ := p.LoadReservations("first"); len(b) != 1 || b[0] != 1 {
+		t.Errorf("a change that failed is seen: %v", b)
+	}
+	if err := p.SaveReservations("first", []byte{3}); err != nil {
+		t.Errorf("after a failed write: %v", err)
+	}
+}
+
+func TestHeadCopy(t *testing.T) {
+	f := newFixture(t)
+	dir := filepath.Join(f.dir, HeadDir)
+	open := func() *HeadCopy {
+		t.Helper()
+		h, err := OpenHeadCopy(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	h := open()
+	if h.Document() != nil {
+		t.Error("a new copy has a document")
+	}
+	if _, err := OpenHeadCopy(dir); array.KindOf(err) != array.KindBusy {
+		t.Errorf("second opener: %v", err)
+	}
+	if err := errors.Join(h.Store(f.state.Document), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	h = open()
+	if h.Document() == nil || h.Document().ID != f.state.Document.ID {
+		t.Errorf("got %v", h.Document())
+	}
+	if err := CheckCopies(f.pool, nil, h); err != nil {
+		t.Error(err)
+	}
+	newer := *f.state.Document
+	newer.Generation++
+	if err := h.Store(&newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckCopies(f.pool, nil, h); err == nil {
+		t.Error("a newer copy was accepted")
+	}
+	other := newer
+	other.ID = "a-other"
+	if err := h.Store(&other); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckCopies(f.pool, nil, h); err == nil {
+		t.Error("another array's copy was accepted")
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.close()
+	if r, err := Check(f.dir); err != nil || !r.Fatal() {
+		t.Errorf("check: %v, %v", r, err)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	f := newFixture(t)
+	stray := filepath.Join(f.poolDir(), volumesName, "stray")
+	if err := os.WriteFile(stray, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.pool.Remove(); array.KindOf(err) != array.KindBusy {
+		t.Fatalf("with a stray file: %v", err)
+	}
+	if err := errors.Join(os.Remove(stray), f.pool.Remove()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(f.poolDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+func TestListFinishesRemovals(t *testing.T) {
+	f := newFixture(t)
+	f.close()
+	pools := filepath.Join(f.dir, PoolsDir)
+	if err := os.Rename(f.poolDir(), filepath.Join(pools, oldPrefix+"default")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Check(f.dir); err != nil || len(r.Problems) != 2 || !r.Fatal() {
+		t.Errorf("check: %v, %v", r, err)
+	}
+	if dirs, err := List(pools); err != nil || len(dirs) != 0 {
+		t.Errorf("got %v, %v", dirs, err)
+	}
+	if entries, err := os.ReadDir(pools); err != nil || len(entries) != 0 {
+		t.Errorf("left over: %v, %v", entries, err)
+	}
+	if dirs, err := List(filepath.Join(f.dir, "none")); err != nil || dirs != nil {
+		t.Errorf("got %v, %v", dirs, err)
+	}
+	if _, err := Check(filepath.Join(f.dir, "none")); array.KindOf(err) != array.KindNotFound {
+		t.Errorf("got %v", err)
+	}
+}
