@@ -125,8 +125,8 @@ func TestIdentification(t *testing.T) {
 		{Type: wire.DesignatorT10, CodeSet: wire.CodeASCII, Protocol: -1, ID: []byte("LINTEL  bench-0")},
 		{Type: wire.DesignatorRelativePort, CodeSet: wire.CodeBinary, Association: 1, Protocol: 5, ID: []byte{0, 0, 0, 2}},
 		{Type: wire.DesignatorPortGroup, CodeSet: wire.CodeBinary, Association: 1, Protocol: 5, ID: []byte{0, 0, 0, 2}},
-		{Type: wire.DesignatorSCSIName, CodeSet: wire.CodeUTF8, Association: 1, Protocol: 5, ID: wire.SCSIName(scsitest.TargetName + ",t,0x0002")},
-		{Type: wire.DesignatorSCSIName, CodeSet: wire.CodeUTF8, Association: 2, Protocol: 5, ID: wire.SCSIName(scsitest.TargetName)},
+		{Type: wire.DesignatorNameString, CodeSet: wire.CodeUTF8, Association: 1, Protocol: 5, ID: wire.NameString(scsitest.TargetName + ",t,0x0002")},
+		{Type: wire.DesignatorNameString, CodeSet: wire.CodeUTF8, Association: 2, Protocol: 5, ID: wire.NameString(scsitest.TargetName)},
 	}
 	for i, w := range want {
 		d, rest, err := wire.ParseDesignator(page)

@@ -173,6 +173,9 @@ func (lu *LogicalUnit) join(p *path) error {
 	lu.paths[p] = struct{}{}
 	lu.mu.Unlock()
 	lu.unit.Attach(p)
+	if p.isClosed() { // the unit was removed meanwhile
+		lu.unit.Detach(p)
+	}
 	return nil
 }
 

@@ -228,25 +228,29 @@ func (n *Nexus) paths() []*path {
 // aborted, SCSI-2 reservations released, medium removal allowed. done is called when none
 // of its commands can reach a device any more.
 func (n *Nexus) Close(done func()) {
+	d := newDrain(done)
+	for _, p := range n.shut() {
+		p.close(cancelSilent, d)
+		p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
+	}
+	d.release()
+}
+
+// shut takes no more commands and returns the paths that there were.
+func (n *Nexus) shut() []*path {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		done()
-		return
+		return nil
 	}
 	n.closed = true
 	paths := n.paths()
 	n.luns.Store(&lunTable{})
 	n.target.mu.Lock()
+	defer n.target.mu.Unlock()
 	delete(n.target.nexuses, n)
 	n.target.lostLocked(n.cfg.Initiator)
-	n.target.mu.Unlock()
-	d := newDrain(done)
-	for _, p := range paths {
-		p.close(cancelSilent, d)
-		p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
-	}
-	d.release()
+	return paths
 }
 
 // Stats returns the counts of the nexus's commands on the units that it sees now.

@@ -7,25 +7,20 @@ import (
 // requestSense runs REQUEST SENSE (SPC-4 §6.39): it reports, and clears, a
 // pending unit attention, else what keeps the unit from being ready.
 func requestSense(t *Task) {
-	s := Sense{Key: wire.KeyNoSense, Code: wire.NoAdditionalSense}
-	switch {
-	case t.LU == nil:
-		s = Sense{Key: wire.KeyIllegalRequest, Code: wire.LogicalUnitNotSupported}
-	default:
+	s := Sense{Key: wire.KeyIllegalRequest, Code: wire.LogicalUnitNotSupported}
+	if t.LU != nil {
 		if code, ok := t.path.takeAttention(); ok {
 			s = Sense{Key: wire.KeyUnitAttention, Code: code}
-			break
+		} else {
+			s = t.LU.conditionSense()
 		}
-		s = t.LU.conditionSense()
 	}
 	var b [MaxSense]byte
-	n := 0
+	put := s.PutFixed
 	if t.CDB[1]&1 != 0 {
-		n = s.PutDescriptor(b[:])
-	} else {
-		n = s.PutFixed(b[:])
+		put = s.PutDescriptor
 	}
-	t.Reply(b[:n], int(t.CDB[4]))
+	t.Reply(b[:put(b[:])], int(t.CDB[4]))
 }
 
 // conditionSense tells what state the unit is in, as REQUEST SENSE reports it.

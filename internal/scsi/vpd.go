@@ -97,8 +97,8 @@ func identificationPage(t *Task) []byte {
 		}
 	}
 	device := wire.Designator{
-		Type: wire.DesignatorSCSIName, CodeSet: wire.CodeUTF8, Association: wire.AssociationDevice,
-		Protocol: int8(wire.ProtocolISCSI), ID: wire.SCSIName(t.Nexus.target.cfg.Name),
+		Type: wire.DesignatorNameString, CodeSet: wire.CodeUTF8, Association: wire.AssociationDevice,
+		Protocol: int8(wire.ProtocolISCSI), ID: wire.NameString(t.Nexus.target.cfg.Name),
 	}
 	return device.Append(b)
 }
@@ -127,8 +127,8 @@ func portDesignators(p PortConfig) []wire.Designator {
 		number(wire.DesignatorRelativePort, p.Relative),
 		number(wire.DesignatorPortGroup, p.Group),
 		{
-			Type: wire.DesignatorSCSIName, CodeSet: wire.CodeUTF8, Association: wire.AssociationPort,
-			Protocol: int8(p.Protocol), ID: wire.SCSIName(p.Name),
+			Type: wire.DesignatorNameString, CodeSet: wire.CodeUTF8, Association: wire.AssociationPort,
+			Protocol: int8(p.Protocol), ID: wire.NameString(p.Name),
 		},
 	}
 }

@@ -9,7 +9,7 @@ const (
 	DesignatorNAA          uint8 = 0x3
 	DesignatorRelativePort uint8 = 0x4
 	DesignatorPortGroup    uint8 = 0x5
-	DesignatorSCSIName     uint8 = 0x8
+	DesignatorNameString   uint8 = 0x8
 )
 
 // What a designator is about (SPC-4 table 589).
@@ -64,9 +64,9 @@ func ParseDesignator(b []byte) (d Designator, rest []byte, err error) {
 	return d, b[n:], nil
 }
 
-// SCSIName returns the content of a SCSI name string designator: name, ended by
+// NameString returns the content of a SCSI name string designator: name, ended by
 // and padded with NULs to a multiple of 4 bytes (SPC-4 §7.8.6.11).
-func SCSIName(name string) []byte { return padName(name, 252) }
+func NameString(name string) []byte { return padName(name, 252) }
 
 func padName(name string, limit int) []byte {
 	n := (len(name) + 4) &^ 3

@@ -29,14 +29,14 @@ func TestDesignator(t *testing.T) {
 	}
 }
 
-// TestSCSIName checks SCSI name strings (SPC-4 §7.8.6.11).
-func TestSCSIName(t *testing.T) {
+// TestNameString checks SCSI name strings (SPC-4 §7.8.6.11).
+func TestNameString(t *testing.T) {
 	for in, want := range map[string]string{"": "\x00\x00\x00\x00", "abc": "abc\x00", "abcd": "abcd\x00\x00\x00\x00"} {
-		if got := SCSIName(in); string(got) != want {
+		if got := NameString(in); string(got) != want {
 			t.Errorf("%q becomes %q", in, got)
 		}
 	}
-	if got := SCSIName(strings.Repeat("x", 300)); len(got) != 252 || got[251] != 0 || got[250] != 'x' {
+	if got := NameString(strings.Repeat("x", 300)); len(got) != 252 || got[251] != 0 || got[250] != 'x' {
 		t.Errorf("%d bytes", len(got))
 	}
 }
