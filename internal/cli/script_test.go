@@ -2,11 +2,22 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/serve"
 )
 
 func TestMain(m *testing.M) {
@@ -15,40 +26,35 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts runs the transcripts: lintel as users call it. With UPDATE_SCRIPTS=1 the
-// expected outputs are rewritten: look at what changed before committing it.
+// TestScripts runs the transcripts: lintel as users call it, against a real
+// agent. With UPDATE_SCRIPTS=1 the expected outputs are rewritten: look at what
+// changed before committing it.
 func TestScripts(t *testing.T) {
+	update, err := strconv.ParseBool(os.Getenv("UPDATE_SCRIPTS"))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		UpdateScripts:       update(),
+		UpdateScripts:       err == nil && update,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("LINTEL_DATA_DIR", env.WorkDir+"/array")
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": exitsWith,
+			"code": exitsWith, "array": startArray, "scrub": scrub,
 		},
 	})
 }
 
-// update says whether to rewrite the expected outputs of the transcripts.
-func update() bool {
-	yes, err := strconv.ParseBool(os.Getenv("UPDATE_SCRIPTS"))
-	return err == nil && yes
-}
-
-// exitsWith is "code N lintel ARGS...": it runs lintel and checks its exit code.
+// exitsWith is "code N COMMAND...": it runs a command and checks its exit code.
 func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N COMMAND...")
 	}
-	err := ts.Exec(args[1], args[2:]...)
 	got := 0
-	if err != nil {
-		exit, ok := err.(interface{ ExitCode() int })
-		if !ok {
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit interface{ ExitCode() int }
+		if !errors.As(err, &exit) {
 			ts.Fatalf("%v", err)
 		}
 		got = exit.ExitCode()
@@ -57,3 +63,158 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("exit code %d, want %s", got, want)
 	}
 }
+
+// scrubs are what differs from run to run, and what to write for it.
+var scrubs = []struct {
+	pattern *regexp.Regexp
+	to      string
+}{
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`\b6024c4e[0-9a-f]{25}\b`), "NAA"},
+	{regexp.MustCompile(`\b([ap])[0-9a-f]{12}\b`), "${1}ID"},
+	{regexp.MustCompile(`("pid": |process +)\d+`), "${1}PID"},
+	{regexp.MustCompile(`/\S*/script-\w+/`), "WORK/"},
+}
+
+// scrub is "scrub FROM TO": it copies a file without what differs from run to run.
+func scrub(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: scrub FROM TO")
+	}
+	text := ts.ReadFile(args[0])
+	for _, s := range scrubs {
+		text = s.pattern.ReplaceAllString(text, s.to)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// startArray is "array": it starts an agent on $WORK/array with a data plane
+// that serves nothing. It runs until the script ends.
+func startArray(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: array")
+	}
+	dir := ts.MkAbs("array")
+	manager, err := agent.Open(agent.Options{DataDir: dir, Version: "1.2.3"})
+	ts.Check(err)
+	ts.Check(manager.Start(context.Background(), &fakePlane{}))
+	listener, err := net.Listen("unix", serve.SocketPath(dir))
+	ts.Check(err)
+	server := &http.Server{Handler: manager.Handler(), ConnContext: agent.ConnContext, ReadHeaderTimeout: time.Minute}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	ts.Defer(func() {
+		server.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			ts.Logf("the API ended: %v", err)
+		}
+		if err := manager.Close(); err != nil {
+			ts.Logf("the agent ended: %v", err)
+		}
+	})
+}
+
+// fakePlane is a data plane without data. Every portal listens, every volume
+// works but the ones named broken..., and each host with a mapping has a session.
+type fakePlane struct {
+	mu      sync.Mutex
+	state   *array.State
+	dropped string // id of a session
+}
+
+var _ agent.DataPlane = (*fakePlane)(nil)
+
+func (p *fakePlane) now() *array.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+func (p *fakePlane) Apply(_ context.Context, s *array.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = s
+	return nil
+}
+
+func (p *fakePlane) CheckPortal(_ context.Context, at netip.AddrPort) error {
+	if at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+		return nil
+	}
+	return errors.New("cannot assign requested address")
+}
+
+func (p *fakePlane) Volume(id string) agent.VolumeStatus {
+	v, _ := p.now().VolumeByID(id)
+	switch {
+	case v == nil:
+		return agent.VolumeStatus{}
+	case v.Name == "broken":
+		return agent.VolumeStatus{Reason: "the backing file is missing"}
+	}
+	status := agent.VolumeStatus{Online: true, UsedBytes: 3 << 19}
+	for _, s := range p.Sessions() {
+		for _, lun := range p.now().LUNs(s.HostID) {
+			if lun.Volume.ID == id {
+				status.Sessions++
+			}
+		}
+	}
+	return status
+}
+
+func (p *fakePlane) Portal(id string) agent.PortalStatus {
+	for _, portal := range p.now().Document.Portals {
+		if portal.ID == id {
+			return agent.PortalStatus{Listening: portal.AddrPort()}
+		}
+	}
+	return agent.PortalStatus{}
+}
+
+func (p *fakePlane) Sessions() []agent.Session {
+	p.mu.Lock()
+	dropped := p.dropped
+	p.mu.Unlock()
+	var list []agent.Session
+	for i, host := range p.now().Document.Hosts {
+		id := strconv.Itoa(i + 1)
+		if luns := len(p.now().LUNs(host.ID)); luns > 0 && id != dropped {
+			list = append(list, agent.Session{
+				ID: id, Initiator: host.Initiators[0], HostID: host.ID, TSIH: uint16(i + 1), PortalTag: 1, LUNs: luns,
+				Since: time.Date(2026, 11, 22, 8, 0, i, 0, time.UTC), Commands: 1000, ReadBytes: 4096000, WriteBytes: 512,
+				Connections: []agent.Connection{{
+					Remote: netip.MustParseAddrPort("192.0.2.7:50000"), Local: netip.MustParseAddrPort("192.0.2.1:3260"), HeaderDigest: true,
+				}},
+			})
+		}
+	}
+	return list
+}
+
+func (p *fakePlane) DropSession(id string) bool {
+	for _, s := range p.Sessions() {
+		if s.ID == id {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.dropped = id
+			return true
+		}
+	}
+	return false
+}
+
+func (p *fakePlane) Stats() agent.Stats {
+	one := agent.IOStats{
+		ReadOps: 1000, WriteOps: 10, OtherOps: 5, ReadBytes: 4096000, WriteBytes: 40960, Errors: 1,
+		ReadTime: 50 * time.Millisecond, WriteTime: time.Millisecond, InFlight: 2,
+	}
+	s := agent.Stats{Volumes: map[string]agent.IOStats{}, Total: one, Sessions: len(p.Sessions())}
+	for _, pool := range p.now().Pools {
+		for _, v := range pool.Volumes {
+			s.Volumes[v.ID] = one
+		}
+	}
+	return s
+}
+

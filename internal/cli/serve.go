@@ -77,6 +77,7 @@ func (a *app) serveConfig(cmd *cobra.Command, file string, flags serve.Config) (
 	if a.dataDir != "" || config.DataDir == "" {
 		config.DataDir = a.dataDirectory()
 	}
+	config.NotifySocket = a.Getenv("NOTIFY_SOCKET")
 	for name, take := range map[string]func(){
 		"portal":         func() { config.Portals = flags.Portals },
 		"api-listen":     func() { config.APIListen = flags.APIListen },

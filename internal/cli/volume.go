@@ -222,7 +222,10 @@ data beyond the new end, so it has to be asked for with --shrink.`,
 			if strings.HasPrefix(args[1], "+") {
 				size += now
 			}
-			if size < now && shrink {
+			if size < now && !shrink {
+				return fail(ExitConflict, "volume %s has %s: to make it smaller, and lose what it holds beyond %s, add --shrink", args[0], formatSize(now), formatSize(size))
+			}
+			if size < now {
 				if err := a.confirm(ch, "This destroys what volume %s holds beyond %s of its %s", args[0], formatSize(size), formatSize(now)); err != nil {
 					return err
 				}

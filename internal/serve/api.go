@@ -16,8 +16,6 @@ type api struct {
 	hosts    lintelv1connect.HostServiceClient
 	mappings lintelv1connect.MappingServiceClient
 	target   lintelv1connect.TargetServiceClient
-	pools    lintelv1connect.PoolServiceClient
-	stats    lintelv1connect.StatsServiceClient
 	system   lintelv1connect.SystemServiceClient
 }
 
@@ -29,8 +27,6 @@ func newAPI(h http.Handler) *api {
 		hosts:    lintelv1connect.NewHostServiceClient(client, base),
 		mappings: lintelv1connect.NewMappingServiceClient(client, base),
 		target:   lintelv1connect.NewTargetServiceClient(client, base),
-		pools:    lintelv1connect.NewPoolServiceClient(client, base),
-		stats:    lintelv1connect.NewStatsServiceClient(client, base),
 		system:   lintelv1connect.NewSystemServiceClient(client, base),
 	}
 }

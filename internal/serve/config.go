@@ -37,6 +37,9 @@ type Config struct {
 	LogLevel string `toml:"log-level"`
 	// LogFormat is text or json.
 	LogFormat string `toml:"log-format"`
+	// NotifySocket is where the service manager wants to be told how the array
+	// does (sd_notify(3)), empty where none does. It comes from the environment.
+	NotifySocket string `toml:"-"`
 }
 
 // Load reads a TOML file. It refuses keys that it does not know, so that a

@@ -1,0 +1,89 @@
+package serve
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+)
+
+// running is what an array that runs tells whoever has started it.
+type running struct {
+	name    string
+	iqn     string
+	version string
+	dataDir string
+	api     []string
+	metrics string
+	portals []string // listening
+	broken  []string // not listening, with the reason
+	demo    bool
+}
+
+// print says where the array listens and what to do next.
+func (r running) print(w io.Writer) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "lintel %s serves array %s\n\n", r.version, r.name)
+	line := func(what, value string) { fmt.Fprintf(&b, "  %-8s %s\n", what, value) }
+	line("target", r.iqn)
+	for _, p := range r.portals {
+		line("portal", p)
+	}
+	for _, p := range r.broken {
+		line("portal", p)
+	}
+	for _, a := range r.api {
+		line("api", a)
+	}
+	if r.metrics != "" {
+		line("metrics", "http://"+r.metrics+"/metrics")
+	}
+	line("data", r.dataDir)
+
+	lintel := "lintel --data-dir " + quote(r.dataDir)
+	if len(r.portals) > 0 {
+		portal := reachable(r.portals[0])
+		b.WriteString("\nConnect:\n")
+		fmt.Fprintf(&b, "  iscsi-ls -s iscsi://%s\n", portal)
+		fmt.Fprintf(&b, "  sudo iscsiadm -m discovery -t sendtargets -p %s && sudo iscsiadm -m node -T %s -p %s --login\n", portal, r.iqn, portal)
+		if r.demo {
+			fmt.Fprintf(&b, "  qemu-img info iscsi://%s/%s/0\n", portal, r.iqn)
+		}
+	}
+	b.WriteString("\nManage:\n")
+	fmt.Fprintf(&b, "  %s volume create db1 --size 10GiB\n", lintel)
+	fmt.Fprintf(&b, "  %s host create esx1 --iqn iqn.1998-01.com.vmware:esx1\n", lintel)
+	fmt.Fprintf(&b, "  %s map db1 esx1\n\n", lintel)
+	_, _ = io.WriteString(w, b.String()) // nobody may be there to read it
+}
+
+func portalAddress(p *lintelv1.Portal) string {
+	return net.JoinHostPort(p.GetSpec().GetAddress(), strconv.Itoa(int(p.GetSpec().GetPort())))
+}
+
+// reachable is the address to connect to for one that is listened on.
+func reachable(listening string) string {
+	ap, err := netip.ParseAddrPort(listening)
+	if err != nil || !ap.Addr().IsUnspecified() {
+		return listening
+	}
+	local := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if ap.Addr().Is6() {
+		local = netip.IPv6Loopback()
+	}
+	return netip.AddrPortFrom(local, ap.Port()).String()
+}
+
+// quote makes a path one word of a shell.
+func quote(path string) string {
+	for _, r := range path {
+		if !strings.ContainsRune("/._-+:@", r) && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') {
+			return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+		}
+	}
+	return path
+}
