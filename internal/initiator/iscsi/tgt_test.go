@@ -57,6 +57,9 @@ func startTgtd(t *testing.T) tgtd {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		for _, suffix := range []string{"", ".lock"} {
+			_ = os.Remove(fmt.Sprintf("/var/run/tgtd/socket.%d%s", d.control, suffix))
+		}
 	})
 	for i := 0; ; i++ {
 		c, err := net.Dial("tcp", address)
