@@ -22,7 +22,7 @@ func compareCDB(lba uint64, count int) []byte {
 // TestCompareAndWrite checks COMPARE AND WRITE (SBC-3 §5.2).
 func TestCompareAndWrite(t *testing.T) {
 	eachGeometry(t, 300, func(t *testing.T, r *rig) {
-		for count := 1; count <= scsi.MaxCompareBlocks; count += 2 {
+		for count := 1; count <= scsi.MaxCompareBlocks; count += 127 {
 			for _, lba := range []int{0, 300 - count} {
 				r.put(lba, count, 'A')
 				out := append(r.fill(count, 'A'), r.fill(count, 'B')...)

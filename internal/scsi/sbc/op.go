@@ -2,6 +2,7 @@ package sbc
 
 import (
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -128,9 +129,13 @@ func (o *op) run() {
 }
 
 // advance makes up to steps steps and reports whether the op waits or has ended
-// then. Steps that complete at once do not nest.
+// then. Steps that complete at once do not nest, and from the time on that an op
+// counts as long it lets others have the processor between its steps.
 func (o *op) advance(steps int) bool {
-	for range steps {
+	for i := range steps {
+		if i >= maxSteps {
+			runtime.Gosched()
+		}
 		o.turn.Store(turnNone)
 		switch o.next(o) {
 		case ended:
@@ -169,14 +174,8 @@ func (o *op) read(n int64, then func(*op) step) step {
 	return o.submit(block.Read, o.buffer(n), n, then)
 }
 
-// write starts a write of data at pos, from a copy where the device needs
-// another alignment.
+// write starts a write of data at pos.
 func (o *op) write(data []byte, then func(*op) step) step {
-	if align := o.u.Device().Info().Align; align > 1 && !aligned(data, align) {
-		b := o.buffer(int64(len(data)))
-		copy(b, data)
-		data = b
-	}
 	return o.submit(block.Write, data, int64(len(data)), then)
 }
 

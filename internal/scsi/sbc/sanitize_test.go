@@ -94,11 +94,12 @@ func TestSanitizeOverwrite(t *testing.T) {
 				if state := r.idle(); state != scsi.SanitizeIdle {
 					t.Fatalf("the operation has ended in state %d", state)
 				}
-				got := r.medium(0, blocks)
-				for i, b := range got {
-					if b != c.want(i%r.size) {
-						t.Fatalf("byte %d of block %d is %02Xh, want %02Xh", i%r.size, i/r.size, b, c.want(i%r.size))
-					}
+				one := make([]byte, r.size)
+				for i := range one {
+					one[i] = c.want(i)
+				}
+				if at := difference(r.medium(0, blocks), bytes.Repeat(one, blocks)); at >= 0 {
+					t.Fatalf("byte %d of block %d is wrong", at%int64(r.size), at/int64(r.size))
 				}
 			}
 		}

@@ -1,8 +1,6 @@
 package sbc
 
 import (
-	"unsafe"
-
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
 	wire "lintel.io/lintel/internal/wire/scsi"
@@ -83,46 +81,27 @@ func writeFlags(t *scsi.Task, fua bool) block.Flags {
 	return 0
 }
 
-// prepareWrite fills in the task's request. Data that is not aligned as the
-// device needs it is copied.
 func prepareWrite(t *scsi.Task, lba uint64, data []byte, flags block.Flags) {
-	u := t.LU.Unit()
-	if align := u.Device().Info().Align; align > 1 && !aligned(data, align) {
-		buf := block.Get(len(data))
-		t.State = buf
-		data = buf.Bytes(copy(buf.Bytes(len(data)), data))
-	}
 	r := &t.Req
-	r.Op, r.Flags, r.Off, r.Data, r.Done = block.Write, flags, int64(lba)<<u.BlockShift(), data, t
-}
-
-func aligned(data []byte, align int) bool {
-	return uintptr(unsafe.Pointer(unsafe.SliceData(data)))&uintptr(align-1) == 0
+	r.Op, r.Flags, r.Off, r.Data, r.Done = block.Write, flags, int64(lba)<<t.LU.Unit().BlockShift(), data, t
 }
 
 func writeReady(t *scsi.Task) {
+	u := t.LU.Unit()
 	if t.Cancelled() {
-		releaseWrite(t)
+		u.Ranges.Release(&t.Guard)
 		stopped(t)
 		return
 	}
 	t.Step = writeDone
-	t.LU.Unit().Device().Submit(&t.Req)
+	u.Device().Submit(&t.Req)
 }
 
 func writeDone(t *scsi.Task) {
-	releaseWrite(t)
+	t.LU.Unit().Ranges.Release(&t.Guard)
 	if t.Req.Err != nil {
 		t.FailIO(t.Req.Err)
 		return
 	}
 	t.Finish(scsi.StatusGood)
-}
-
-func releaseWrite(t *scsi.Task) {
-	t.LU.Unit().Ranges.Release(&t.Guard)
-	if t.State != nil {
-		t.State.(*block.Buffer).Put()
-		t.State = nil
-	}
 }

@@ -124,52 +124,6 @@ func TestWriteDurability(t *testing.T) {
 	}
 }
 
-// unaligned is a device that, like O_DIRECT, needs aligned buffers.
-type unaligned struct{ block.Device }
-
-func (u unaligned) Info() block.Info {
-	i := u.Device.Info()
-	i.Align = 4096
-	return i
-}
-
-func (u unaligned) Submit(r *block.Request) {
-	if (r.Op == block.Read || r.Op == block.Write) && !aligned(r.Data, 4096) {
-		r.Err = &block.Error{Op: r.Op, Kind: block.KindIO}
-		r.Done.RequestDone(r)
-		return
-	}
-	u.Device.Submit(r)
-}
-
-// TestWriteUnaligned checks WRITE(10), COMPARE AND WRITE from unaligned memory (SBC-3 §5.33, §5.2).
-func TestWriteUnaligned(t *testing.T) {
-	r := newRig(t, unaligned{block.NewMem(1 << 20)}, unit.Attributes{BlockSize: 512}, nil)
-	medium := r.dev.(unaligned).Device
-	for _, c := range []*call{{}, {}} {
-		c.done = make(chan struct{}, 1)
-		c.Owner = c
-		c.CDB = cdb(wire.OpWrite10, 3, 2)
-		c.DataOut = append(make([]byte, 1, 2048), r.pattern(2, 9)...)[1:]
-		r.nexus.Execute(&c.Task)
-		if res := c.wait(); res.status != scsi.StatusGood {
-			t.Fatalf("%v", res.sense)
-		}
-		if !bytes.Equal(blocktest.Read(t, medium, 3*512, 1024), r.pattern(2, 9)) {
-			t.Fatal("wrong data")
-		}
-	}
-	caw := cdb(wire.OpCompareAndWrite, 3, 0)
-	caw[13] = 1
-	r.good(caw, append(r.pattern(2, 9)[:512], r.fill(1, 'x')...))
-	if !bytes.Equal(blocktest.Read(t, medium, 3*512, 512), r.fill(1, 'x')) {
-		t.Fatal("wrong data")
-	}
-	if n := block.BuffersInUse(); n < 0 {
-		t.Fatalf("%d bytes of buffers in use", n)
-	}
-}
-
 func atomicCDB(lba uint64, count uint16) []byte {
 	b := cdb(wire.OpWriteAtomic16, lba, 0)
 	wire.PutUint16(b[12:], count)
