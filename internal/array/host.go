@@ -93,6 +93,7 @@ func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, 
 		return nil, nil, Plan{}, err
 	}
 	h := *old
+	h.Initiators, h.Addresses = slices.Clone(old.Initiators), slices.Clone(old.Addresses)
 	edit(&h)
 	if err := h.normalize(); err != nil {
 		return nil, nil, Plan{}, err

@@ -16,6 +16,7 @@ func (s *State) UpdateTarget(etag string, inUse bool, edit func(*Target)) (*Stat
 	if err := CheckEtag("the target", etag, old.Etag()); err != nil {
 		return nil, Plan{}, err
 	}
+	doc.Target.CHAP = slices.Clone(old.CHAP)
 	edit(&doc.Target)
 	iqn, err := NormalizeISCSIName(doc.Target.IQN)
 	if err != nil {
