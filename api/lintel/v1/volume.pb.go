@@ -34,7 +34,7 @@ const (
 	VolumeKind_VOLUME_KIND_NULL VolumeKind = 2
 	// Memory of the head: lost when it stops.
 	VolumeKind_VOLUME_KIND_MEM VolumeKind = 3
-	// A block device (or a file outside of the pool) given by path.
+	// A block device of the head, given by path.
 	VolumeKind_VOLUME_KIND_DISK VolumeKind = 4
 )
 
