@@ -64,7 +64,6 @@ var layers = []struct{ room, forbidden, reason string }{
 	{"internal/unit", "net", "the unit owns no socket"},
 	{"internal/scsi", "lintel.io/lintel/internal/iscsi", "the command set knows no transport"},
 	{"internal/scsi", "net", "the command set owns no socket"},
-	{"internal/iscsi", "lintel.io/lintel/internal/block/", "a transport sees devices only as data of tasks"},
 	{"internal/iscsi", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "connectrpc.com/connect", "the data plane has no management protocol"},

@@ -178,7 +178,7 @@ func TestBlockPages(t *testing.T) {
 	if lbp := vitalPage(t, n, 0xB2); !bytes.Equal(lbp, []byte{11, 0xE4, 2, 0}) {
 		t.Errorf("provisioning % X", lbp)
 	}
-	if bdc := vitalPage(t, n, 0xB1); len(bdc) != 60 || wire.Uint16(bdc) != 1 {
+	if bdc := vitalPage(t, n, 0xB1); len(bdc) != 60 || wire.Uint16(bdc) != 1 || bdc[3] != 0x40 {
 		t.Errorf("characteristics % X", bdc)
 	}
 	thick := func(page int) []byte { return n.Do(1, inquiryCDB(page, 255), nil).In[4:] }

@@ -170,6 +170,9 @@ func blockLimitsPage(t *Task) []byte {
 func characteristicsPage(t *Task) []byte {
 	b := make([]byte, 60)
 	wire.PutUint16(b, rotationRate(t.LU))
+	if t.LU.unit.Attributes().Thin {
+		b[3] = 1 << 6 // WABEREQ: blocks can be read after a block erase
+	}
 	return b
 }
 

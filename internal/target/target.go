@@ -26,6 +26,8 @@ type Pool interface {
 	// OpenVolume opens the device of a volume. It fails while the backing
 	// store is not there; the volume is then not ready until it succeeds.
 	OpenVolume(v *array.Volume) (block.Device, error)
+	// Space returns how much the pool can hold and what is left of it, in bytes.
+	Space() (total, free uint64, err error)
 	unit.ReservationStore
 	unit.SettingStore
 }
@@ -140,14 +142,51 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 func (t *Target) newDevice(doc *array.Document) (*scsi.Target, error) {
 	mover := copy.New(copy.Config{})
 	device, err := scsi.NewTarget(scsi.TargetConfig{
-		Name:     doc.Target.IQN,
-		Families: [][]scsi.Command{sbc.Commands(), reserve.Commands(), mover.Commands()},
-		Pages:    map[byte]func(*scsi.LogicalUnit) []byte{thirdPartyCopyPage: copy.Page},
+		Name:      doc.Target.IQN,
+		Families:  [][]scsi.Command{sbc.Commands(), reserve.Commands(), mover.Commands()},
+		Pages:     map[byte]func(*scsi.LogicalUnit) []byte{thirdPartyCopyPage: copy.Page},
+		Available: t.available,
+		OnReset:   t.reset,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("SCSI target %s: %w", doc.Target.IQN, err)
 	}
 	return device, nil
+}
+
+// available returns what a volume can still take from its pool.
+func (t *Target) available(lu *scsi.LogicalUnit) (uint64, bool) {
+	t.mu.Lock()
+	v := t.volumes[string(lu.Unit().ID())]
+	t.mu.Unlock()
+	if v == nil || v.spec.Kind != array.VolumeFile {
+		return 0, false
+	}
+	pool, err := t.cfg.Pool(v.pool.ID)
+	if err != nil {
+		return 0, false
+	}
+	_, free, err := pool.Space()
+	return free, err == nil
+}
+
+// reset ends the session of an initiator that asked for a cold reset (RFC 7143
+// §11.5.1): its units have been reset already.
+func (t *Target) reset(n *scsi.Nexus, f scsi.Function) {
+	if f != scsi.TargetColdReset {
+		return
+	}
+	t.mu.Lock()
+	var id uint64
+	for known := range t.nexuses {
+		if known.Nexus == n {
+			id = known.info.ID
+		}
+	}
+	t.mu.Unlock()
+	if id != 0 {
+		t.server.Drop(id)
+	}
 }
 
 // applyPorts tells the SCSI target its ports: one for each portal tag.
@@ -205,7 +244,7 @@ var accessStates = map[array.AccessState]unit.AccessState{
 	array.Transitioning: unit.Transitioning,
 }
 
-// retry opens what could not be opened so far.
+// retry opens what could not be opened so far, and watches how thin volumes fill.
 func (t *Target) retry() {
 	defer t.done.Done()
 	tick := time.NewTicker(t.cfg.Retry)
@@ -219,13 +258,21 @@ func (t *Target) retry() {
 		t.apply.Lock()
 		t.mu.Lock()
 		state := t.state
-		var waiting []*volume
+		var waiting, thin []*volume
 		for _, v := range t.volumes {
-			if v.late != nil && v.late.missing() {
+			switch {
+			case v.late != nil && v.late.missing():
 				waiting = append(waiting, v)
+			case v.spec.ThinThreshold > 0:
+				thin = append(thin, v)
 			}
 		}
 		t.mu.Unlock()
+		for _, v := range thin {
+			if err := v.lu.CheckThinThreshold(); err != nil {
+				t.log.Warn("the used space of a thin volume is unknown", "volume", v.spec.Name, "error", err)
+			}
+		}
 		for _, v := range waiting {
 			t.reopen(v)
 		}

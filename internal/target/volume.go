@@ -83,6 +83,7 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 		u.Close()
 		return err
 	}
+	v.lu.SetThinThreshold(spec.ThinThreshold)
 	t.mu.Lock()
 	t.volumes[spec.ID] = v
 	t.mu.Unlock()
@@ -104,6 +105,7 @@ func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 			return err
 		}
 	}
+	v.lu.SetThinThreshold(spec.ThinThreshold)
 	t.mu.Lock()
 	v.spec = spec
 	t.mu.Unlock()
