@@ -10,13 +10,16 @@ func compareAndWriteOut(t *scsi.Task) int { return dataOut(t, 2*uint64(t.CDB[13]
 // runCompareAndWrite is COMPARE AND WRITE (SBC-3 §5.2). The Data-Out holds the
 // blocks to compare with, then those to write; both halves have to be there.
 func runCompareAndWrite(t *scsi.Task) {
-	lba, count := wire.Uint64(t.CDB[2:]), uint64(t.CDB[13])
-	if !checkWrite(t, lba, count, 13) {
+	const field = 13
+	lba, count := wire.Uint64(t.CDB[2:]), uint64(t.CDB[field])
+	if !checkWrite(t, lba, count, field) {
 		return
 	}
 	u := t.LU.Unit()
 	half := count << u.BlockShift()
 	if !sentExactly(t, 2*half) {
+		// So ends, too, who wants 256 blocks: the field has one byte.
+		t.FailField(false, field, -1)
 		return
 	}
 	if count == 0 {

@@ -57,9 +57,10 @@ func TestCompareAndWriteLimits(t *testing.T) {
 		r.outOfRange(compareCDB(100, 255), r.fill(510, 0), 300)
 		r.outOfRange(compareCDB(^uint64(0), 255), r.fill(510, 0), ^uint64(0))
 		for _, sent := range []int{0, 1, 3, 4} { // blocks, where 2 are right
-			r.fails(compareCDB(0, 1), r.fill(sent, 0), wire.KeyIllegalRequest, invalidCommandUnit)
+			r.invalid(compareCDB(0, 1), r.fill(sent, 0), false, 13, -1)
 		}
-		r.fails(compareCDB(0, 3), r.fill(4, 0), wire.KeyIllegalRequest, invalidCommandUnit)
+		r.invalid(compareCDB(0, 3), r.fill(4, 0), false, 13, -1)
+		r.invalid(compareCDB(0, 0), r.fill(512, 0), false, 13, -1) // 256 blocks, cut to a byte
 		c := &call{}
 		c.CDB = compareCDB(0, 255)
 		if n := r.nexus.DataOutLength(&c.Task); n != 510*r.size {

@@ -82,14 +82,9 @@ func sent(t *scsi.Task, count uint64) (data []byte, ok bool) {
 	return data, true
 }
 
-// sentExactly reports whether the initiator has announced and sent n bytes, and
-// ends the task where not.
+// sentExactly reports whether the initiator has announced and sent n bytes.
 func sentExactly(t *scsi.Task, n uint64) bool {
-	if uint64(len(t.DataOut)) != n || uint64(t.DataOutExpected) > n {
-		failLength(t)
-		return false
-	}
-	return true
+	return uint64(len(t.DataOut)) == n && uint64(t.DataOutExpected) <= n
 }
 
 // stopped ends a task that task management has ended meanwhile. It holds nothing

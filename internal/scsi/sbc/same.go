@@ -49,6 +49,7 @@ func runWriteSame(t *scsi.Task) {
 	var data []byte
 	if !noDataOut(t.CDB) {
 		if !sentExactly(t, uint64(u.BlockSize())) {
+			failLength(t)
 			return
 		}
 		if !zero(t.DataOut) {
