@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": exitsWith, "array": startArray, "scrub": scrub,
+			"code": exitsWith, "array": startArray, "scrub": scrub, "freeport": freePort, "ready": ready,
 		},
 	})
 }
@@ -112,6 +112,37 @@ func startArray(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Logf("the agent ended: %v", err)
 		}
 	})
+}
+
+// freePort is "freeport VAR...": it sets each variable to a TCP port that is free.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: freeport VAR...")
+	}
+	for _, name := range args {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		defer listener.Close()
+		_, port, err := net.SplitHostPort(listener.Addr().String())
+		ts.Check(err)
+		ts.Setenv(name, port)
+	}
+}
+
+// ready is "ready DIR": it waits until an array serves the directory.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready DIR")
+	}
+	for range 1000 {
+		conn, err := serve.DialUnix(context.Background(), serve.SocketPath(ts.MkAbs(args[0])))
+		if err == nil {
+			conn.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("no array serves %s", args[0])
 }
 
 // fakePlane is a data plane without data. Every portal listens, every volume
@@ -217,4 +248,3 @@ func (p *fakePlane) Stats() agent.Stats {
 	}
 	return s
 }
-

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +46,8 @@ belong on a storage network.`,
 		if err != nil {
 			return usage("%w", err)
 		}
+		// The end of the terminal that started it is no reason to stop.
+		signal.Ignore(syscall.SIGHUP)
 		err = serve.Run(cmd.Context(), config, a.Out, a.Err)
 		if _, ok := errors.AsType[*serve.LockedError](err); ok {
 			return &codeError{ExitConflict, err}

@@ -41,8 +41,9 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 	}
 	undo.add(manager.Close)
 	data, err := target.New(target.Config{
-		Logger: log,
-		Pool:   func(id string) (target.Pool, error) { return manager.Pool(id) },
+		Logger:   log,
+		Pool:     func(id string) (target.Pool, error) { return manager.Pool(id) },
+		Revision: revision,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,9 @@ import (
 // says its own.
 const release = "0.1.0-dev"
 
+// revision is the product revision that INQUIRY reports, at most 4 characters.
+const revision = "0.1"
+
 // Version returns the version of this program, with the commit it was built
 // from where the build knows it.
 func Version() string {

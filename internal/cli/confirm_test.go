@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestConfirm(t *testing.T) {
+	for _, c := range []struct {
+		answer string
+		change change
+		ok     bool
+	}{
+		{"y\n", change{}, true}, {"YES\n", change{}, true}, {"yes", change{}, true},
+		{"n\n", change{}, false}, {"\n", change{}, false}, {"", change{}, false}, {"yup\n", change{}, false},
+		{"", change{yes: true}, true}, {"", change{dry: true}, true},
+	} {
+		var asked bytes.Buffer
+		a := &app{Streams: Streams{In: strings.NewReader(c.answer), Err: &asked}}
+		err := a.confirm(c.change, "This destroys %s", "db\x1b1")
+		if (err == nil) != c.ok {
+			t.Errorf("%q %+v: %v, want %v", c.answer, c.change, err, c.ok)
+		}
+		const question = "This destroys db?1.\nGo on? [y/N] "
+		if !c.change.yes && !c.change.dry && asked.String() != question {
+			t.Errorf("asked %q, want %q", asked.String(), question)
+		}
+	}
+}
