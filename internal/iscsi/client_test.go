@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,6 +205,9 @@ var harnesses atomic.Int32
 func newHarness(t testing.TB, cfg Config) *harness {
 	h := &harness{t: t, array: newArray()}
 	cfg.Access = h.array
+	if os.Getenv("TESTLOG") != "" {
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
 	h.server = NewServer(cfg)
 	harnesses.Add(1)
 	t.Cleanup(func() {

@@ -73,6 +73,7 @@ type conn struct {
 	dead            bool // nothing more is sent or executed
 	closeAfterFlush bool
 	outWait         bool // the reader waits for room in the output
+	flushWait       bool // and for the end of a write
 	cause           error
 	statSN          uint32
 	free            *task   // tasks whose responses were written

@@ -49,10 +49,14 @@ func (m *management) run() {
 
 // done takes the response of the nexus.
 func (m *management) done(r scsi.Response) {
-	if m.function == scsi.AbortTask && r == scsi.TaskDoesNotExist && m.conn.session.plug(m) {
+	plugged := m.function == scsi.AbortTask && r == scsi.TaskDoesNotExist && m.conn.session.plug(m)
+	if plugged {
 		r = scsi.FunctionComplete
 	}
 	m.respond(r)
+	if plugged {
+		m.conn.session.catchUp()
+	}
 	if m.function == scsi.TargetColdReset && r == scsi.FunctionComplete {
 		m.conn.server.coldReset(m.conn.session.key.target)
 	}
@@ -140,8 +144,5 @@ func (s *session) plug(m *management) bool {
 		s.maxCmdSN.Add(1)
 	}
 	s.mu.Unlock()
-	if ok {
-		s.catchUp()
-	}
 	return ok
 }

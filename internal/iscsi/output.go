@@ -198,13 +198,20 @@ func (c *conn) flushLocked() error {
 		}
 		if err != nil {
 			c.killLocked(err)
-			c.flushing = false
-			return err
+			break
 		}
 	}
 	c.flushing = false
+	if c.flushWait {
+		c.flushWait = false
+		c.cond.Broadcast()
+	}
+	if c.dead {
+		return c.cause
+	}
 	if c.closeAfterFlush {
 		c.killLocked(errDropped)
+		return c.cause
 	}
 	return nil
 }

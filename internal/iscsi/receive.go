@@ -27,24 +27,11 @@ func (c *conn) readLoop() error {
 	rx.buf = make([]byte, receiveSize)
 	for {
 		need, err := c.handleAll()
-		if err == nil || err == errLoggedOut {
-			c.mu.Lock()
-			ferr := c.flushLocked()
-			if c.busy = false; ferr == nil && c.dead {
-				ferr = c.cause
-			}
-			c.counters.add(c.local)
-			c.mu.Unlock()
-			c.local = Counters{}
-			if err == nil {
-				err = ferr
-			}
-		}
-		if err == errLoggedOut {
-			return nil
-		}
-		if err != nil {
+		if err != nil && err != errLoggedOut {
 			return err
+		}
+		if ferr := c.endBatch(err != nil); err != nil || ferr != nil {
+			return ferr
 		}
 		rx.makeRoom(need)
 		n, err := c.nc.Read(rx.buf[rx.w:])
@@ -60,6 +47,25 @@ func (c *conn) readLoop() error {
 			return err
 		}
 	}
+}
+
+// endBatch sends what a batch of PDUs has brought about; last waits until it
+// is really sent.
+func (c *conn) endBatch(last bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	err := c.flushLocked()
+	for last && c.flushing && !c.dead {
+		c.flushWait = true
+		c.cond.Wait()
+	}
+	c.counters.add(c.local)
+	c.local = Counters{}
+	if err == nil && c.dead {
+		err = c.cause
+	}
+	return err
 }
 
 // makeRoom readies the buffer for a PDU of need bytes that begins at r.

@@ -246,10 +246,8 @@ func (s *session) connGone(c *conn) {
 	c.mu.Lock()
 	cause := c.cause
 	c.mu.Unlock()
-	s.mu.Lock()
-	survives := (cause == errReplaced || cause == errLoggedOut) && !s.ending && (len(s.conns) > 1 || cause == errReplaced)
-	s.mu.Unlock()
-	if survives {
+	clean := cause == errReplaced || cause == errLoggedOut
+	if clean {
 		c.drain()
 	}
 	s.mu.Lock()
@@ -259,21 +257,20 @@ func (s *session) connGone(c *conn) {
 	c.mu.Lock()
 	s.counted.add(c.counters)
 	c.mu.Unlock()
-	if !survives || len(s.conns) == 0 && cause != errReplaced {
+	if !clean || len(s.conns) == 0 && cause != errReplaced {
 		s.ending = true
 	}
 	ending, last := s.ending, len(s.conns) == 0
 	rest := s.list()
 	s.mu.Unlock()
 	c.log.Info("connection closed", "cause", cause)
-	switch {
-	case !ending:
-	case last:
-		s.finish()
-	default:
+	if !clean {
 		for _, o := range rest {
 			o.kill(errSessionEnd)
 		}
+	}
+	if ending && last {
+		s.finish()
 	}
 }
 
