@@ -25,6 +25,9 @@ type change struct {
 	prepare func() (undo func() error, err error)
 	// drop is a pool whose directory goes with the change.
 	drop *array.PoolDocument
+	// alone keeps the change from sharing a write with others: the data plane
+	// has to take it over before the next one.
+	alone bool
 	// finish removes what nothing needs any more, when the data plane has let
 	// go of it.
 	finish func()
@@ -118,8 +121,8 @@ func (q *queue) close() {
 }
 
 // commitSome carries out one or more mutations from the head of the batch with one write, and
-// returns how many. Those that concern another pool than the system pool go
-// alone: two pools cannot be written as one.
+// returns how many. Those that concern another pool than the system pool go alone,
+// for two pools cannot be written as one, and so do those that ask for it.
 func (a *Agent) commitSome(batch []*mutation) (n int) {
 	base := a.state.Load()
 	state := base
@@ -131,7 +134,7 @@ func (a *Agent) commitSome(batch []*mutation) (n int) {
 			m.finish(nil, err)
 			continue
 		}
-		alone := c.drop != nil || !onlySystem(state, c.state)
+		alone := c.alone || c.drop != nil || !onlySystem(state, c.state)
 		if alone && len(together) > 0 {
 			break // its plan is made again in the next round
 		}
@@ -176,15 +179,12 @@ func (a *Agent) commitTogether(base, state *array.State, together []*mutation) {
 		state, err = a.persist(base, state, together[0].change.drop)
 	}
 	if err != nil {
-		known := a.outcomeKnown()
-		for _, m := range slices.Backward(together) {
-			if m.undo != nil && known {
-				if undoErr := m.undo(); undoErr != nil {
-					a.log.Error("undoing a change failed: the next start removes what is left", "error", undoErr)
-				}
+		defer func() {
+			for _, m := range together {
+				m.finish(nil, err)
 			}
-			m.finish(nil, err)
-		}
+		}()
+		a.undo(together)
 		if state == nil {
 			return
 		}
@@ -200,6 +200,21 @@ func (a *Agent) commitTogether(base, state *array.State, together []*mutation) {
 	for _, m := range together {
 		if m.change.finish != nil {
 			m.change.finish()
+		}
+	}
+}
+
+// undo takes back, last first, the backing stores made for changes that could not be written.
+func (a *Agent) undo(together []*mutation) {
+	if !a.outcomeKnown() {
+		return
+	}
+	for _, m := range slices.Backward(together) {
+		if m.undo == nil {
+			continue
+		}
+		if err := m.undo(); err != nil {
+			a.log.Error("undoing a change failed: the next start removes what is left", "error", err)
 		}
 	}
 }
@@ -263,7 +278,7 @@ func (a *Agent) persist(before, after *array.State, drop *array.PoolDocument) (*
 	if partErr != nil {
 		return nil, errors.Join(err, partErr)
 	}
-	return part, fmt.Errorf("the mappings were changed, the pool was not: %w", err)
+	return part, fmt.Errorf("the array's configuration was changed, the pool was not: %w", err)
 }
 
 func (a *Agent) removePool(doc *array.PoolDocument) error {

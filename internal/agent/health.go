@@ -81,7 +81,9 @@ func (a *Agent) alerts() []*lintelv1.Alert {
 				add(alertPoolDegraded, subject, err)
 			}
 			for _, problem := range store.Problems() {
-				add(alertPoolProblem, subject, problem)
+				if !problem.Mended {
+					add(alertPoolProblem, subject, problem)
+				}
 			}
 			if total, free, err := store.Space(); err != nil {
 				add(alertPoolDegraded, subject, err)

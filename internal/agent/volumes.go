@@ -255,9 +255,12 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 				}
 				return func() error { return store.UngrowVolume(old) }, store.GrowVolume(old, v.Size)
 			}
-		case v.Size < old.Size && s.plane.Volume(v.ID).Online:
-			c.finish = func() { // the data plane has cut the backing
-				s.done(p.ID, func(t *tidying) { t.cut = append(t.cut, v.ID) })
+		case v.Size < old.Size:
+			c.alone = true
+			c.finish = func() {
+				if s.plane.Volume(v.ID).Online { // and has cut the backing
+					s.done(p.ID, func(t *tidying) { t.cut = append(t.cut, v.ID) })
+				}
 			}
 		}
 		return c, nil

@@ -10,8 +10,14 @@ import (
 // NewState returns the state made of a document and its pools, which are not
 // changed afterwards, or an error that names the rule they break.
 func NewState(doc *Document, pools []*PoolDocument) (*State, error) {
+	return derive(nil, doc, pools)
+}
+
+// derive is NewState for a state that follows a valid one: volumes that are the same
+// are not checked by themselves again.
+func derive(before *State, doc *Document, pools []*PoolDocument) (*State, error) {
 	s := index(doc, pools)
-	if err := s.Validate(); err != nil {
+	if err := s.validate(before); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -49,7 +55,7 @@ func index(doc *Document, pools []*PoolDocument) *State {
 // with returns the state with another document.
 func (s *State) with(doc Document) (*State, error) {
 	doc.Generation++
-	return NewState(&doc, s.Pools)
+	return derive(s, &doc, s.Pools)
 }
 
 // withPool returns the state with another version of one of its pools.
@@ -62,7 +68,7 @@ func (s *State) withBoth(doc *Document, pool PoolDocument) (*State, error) {
 	pools := slices.Clone(s.Pools)
 	i := slices.IndexFunc(pools, func(p *PoolDocument) bool { return p.ID == pool.ID })
 	pools[i] = &pool
-	return NewState(doc, pools)
+	return derive(s, doc, pools)
 }
 
 // Env is what changes take from the world.

@@ -9,9 +9,13 @@ import (
 
 // Validate returns an error that names the first rule that the state breaks. Every
 // state made by a change of this package is valid.
-func (s *State) Validate() error {
+func (s *State) Validate() error { return s.validate(nil) }
+
+// validate is Validate for a state that follows a valid one, nil for none.
+func (s *State) validate(before *State) error {
+	volumes := func() error { return s.validateVolumes(before) }
 	for _, check := range []func() error{
-		s.validateArray, s.validatePools, s.validateVolumes, s.validateHosts, s.validateGroups, s.validateMappings,
+		s.validateArray, s.validatePools, volumes, s.validateHosts, s.validateGroups, s.validateMappings,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -177,15 +181,18 @@ func (p *PoolDocument) Validate() error {
 	return nil
 }
 
-func (s *State) validateVolumes() error {
+func (s *State) validateVolumes(before *State) error {
 	if len(s.volumes) > MaxVolumes {
 		return Errorf(KindInvalid, "an array has at most %d volumes", MaxVolumes)
 	}
-	ids, names, naas, euis, t10s, serials, paths := make(set), make(set), make(set), make(set), make(set), make(set), make(set)
+	n := len(s.volumes)
+	ids, names, naas, euis, t10s, serials, paths := make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set)
 	for _, p := range s.Pools {
 		for _, v := range p.Volumes {
-			if err := v.validate(p); err != nil {
-				return err
+			if before == nil || before.volumes[v.ID].volume != v {
+				if err := v.validate(p); err != nil {
+					return err
+				}
 			}
 			owner := "volume " + v.Name
 			for _, c := range []struct {

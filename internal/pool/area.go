@@ -16,6 +16,8 @@ type Problem struct {
 	Text   string
 	// Fatal says that the pool cannot be used.
 	Fatal bool
+	// Mended says that it was put right when the pool was opened.
+	Mended bool
 }
 
 func (p Problem) String() string {

@@ -23,7 +23,7 @@ func (p *Pool) recover() error {
 		if err := os.Remove(p.volumePath(l.id)); err != nil {
 			return fmt.Errorf("removing %s: %w", l.why, err)
 		}
-		p.problems = append(p.problems, Problem{Path: p.volumePath(l.id), Offset: -1, Text: "removed " + l.why})
+		p.problems = append(p.problems, Problem{Path: p.volumePath(l.id), Offset: -1, Text: "removed " + l.why, Mended: true})
 	}
 	if len(left) > 0 {
 		if err := syncDir(filepath.Join(p.dir, volumesName)); err != nil {
