@@ -3,6 +3,7 @@ package target
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -76,12 +77,10 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 		Settings:     pool,
 	})
 	if err != nil {
-		device.Close()
-		return err
+		return errors.Join(err, device.Close())
 	}
 	if v.lu, err = t.device.AddUnit(u); err != nil {
-		u.Close()
-		return err
+		return errors.Join(err, u.Close())
 	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
 	t.mu.Lock()

@@ -167,7 +167,9 @@ func (a *Array) ready() bool {
 // Kill ends the process as a power failure would, with SIGKILL.
 func (a *Array) Kill() {
 	a.t.Helper()
-	a.end(syscall.SIGKILL)
+	if err := a.end(syscall.SIGKILL); err == nil {
+		a.t.Error("lintel serve ended well on SIGKILL")
+	}
 }
 
 // Stop ends the process with SIGTERM and fails the test where it does not end
@@ -190,8 +192,7 @@ func (a *Array) end(sig syscall.Signal) error {
 	case err := <-a.done:
 		return err
 	case <-time.After(deadline):
-		cmd.Process.Kill()
-		return fmt.Errorf("still running %v after signal %v", deadline, sig)
+		return errors.Join(fmt.Errorf("still running %v after signal %v", deadline, sig), cmd.Process.Kill())
 	}
 }
 
