@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -263,7 +264,7 @@ func TestEmptyRequests(t *testing.T) {
 						t.Fatalf("%s %s: %v", url, body, err)
 					}
 					_ = resp.Body.Close()
-					if resp.StatusCode >= 500 && resp.StatusCode != 503 {
+					if resp.StatusCode >= http.StatusInternalServerError && resp.StatusCode != http.StatusServiceUnavailable {
 						t.Errorf("%s %s: status %d", url, body, resp.StatusCode)
 					}
 				}

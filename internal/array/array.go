@@ -80,7 +80,7 @@ const (
 	MD5      CHAPAlgorithm = "md5"
 	SHA1     CHAPAlgorithm = "sha1"
 	SHA256   CHAPAlgorithm = "sha256"
-	SHA3_256 CHAPAlgorithm = "sha3-256"
+	SHA3_256 CHAPAlgorithm = "sha3-256" //nolint:revive // the name that package crypto has for it
 )
 
 // CHAPAlgorithms lists all digests, the strongest first.

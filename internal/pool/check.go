@@ -92,9 +92,7 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 	}
 	p := &Pool{dir: dir, file: f}
 	if err := p.load(f, path); err != nil {
-		for _, part := range p.problems {
-			r.Problems = append(r.Problems, part)
-		}
+		r.Problems = append(r.Problems, p.problems...)
 		r.add(path, -1, true, "%v", strings.TrimPrefix(err.Error(), path+": "))
 		return nil, f.Close()
 	}

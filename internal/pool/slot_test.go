@@ -120,11 +120,12 @@ func TestPairModel(t *testing.T) {
 				check(f)
 				p = testPair(f)
 				got, _, err := p.read()
-				if err == nil {
+				switch {
+				case err == nil:
 					acked, possible = bytes.Clone(got.part0), nil
-				} else if acked != nil {
+				case acked != nil:
 					t.Fatal(err)
-				} else { // start over
+				default: // start over
 					f, possible = newFaultFile(), nil
 					p = testPair(f)
 				}

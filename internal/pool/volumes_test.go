@@ -138,11 +138,11 @@ func TestGrowAndShrink(t *testing.T) {
 		t.Fatalf("thick beyond the file system: %v, %d bytes", err, f.size(v))
 	}
 	write(t, f.pool.volumePath(v.ID), 3<<20)
-	state, small, _, err := f.state.ResizeVolume("db1", "", 2<<20, true)
+	state, _, _, err := f.state.ResizeVolume("db1", "", 2<<20, true)
 	f.commit(state, err)
 	// A crash here: the document is smaller, the file is not.
 	f.reopen()
-	small = f.state.Pools[0].Volumes[0]
+	small := f.state.Pools[0].Volumes[0]
 	if err := f.pool.GrowVolume(small, 4<<20); err != nil {
 		t.Fatal(err)
 	}
