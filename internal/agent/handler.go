@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (a *Agent) coded(procedure string, err error) error {
 
 // record writes the audit log.
 func (a *Agent) record(ctx context.Context, req connect.AnyRequest, resp connect.AnyResponse, err error) {
-	r := auditRecord{Method: req.Spec().Procedure, Code: "ok", Peer: req.Peer().Addr}
+	r := auditRecord{Method: req.Spec().Procedure, Code: "ok", Peer: cmp.Or(req.Peer().Addr, "internal")}
 	if peer, ok := ctx.Value(peerKey{}).(string); ok {
 		r.Peer = peer
 	}

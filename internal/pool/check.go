@@ -211,7 +211,7 @@ func CheckCopies(system *Pool, others []*Pool, head *HeadCopy) error {
 			return fmt.Errorf("the head belongs to array %s, its pools to %s: remove the directory %s if the pools were moved here", copied.ID, doc.ID, HeadDir)
 		}
 		if copied.Generation > doc.Generation {
-			return fmt.Errorf("head: %w", newerCopy(copied, system.Document().Name, doc))
+			return fmt.Errorf("head: %w: bring the pool's newer metadata back, or remove the directory %s to go on with the older configuration", newerCopy(copied, system.Document().Name, doc), HeadDir)
 		}
 	}
 	return nil
