@@ -37,8 +37,11 @@ func (c *conn) beginCommand(b wire.BHS, ahs []byte, n int) (*task, []byte) {
 		return nil, nil
 	}
 	c.local.Commands++
+	if t.readLen > 0 {
+		c.expectRead(t)
+	}
 	t.want = c.nexus.DataOutLength(&t.Task)
-	if t.writeLen > 0 || n > 0 {
+	if t.writeLen > 0 || n > 0 || !b.Final() {
 		c.expectData(t, b.Final(), n)
 	}
 	if t.buf == nil {
@@ -108,6 +111,21 @@ func (t *task) setAHS(ahs []byte) bool {
 	return true
 }
 
+// expectRead counts what a read asks for. Where the reads of the connection
+// hold too much memory already, it gets TASK SET FULL.
+func (c *conn) expectRead(t *task) {
+	limit := uint64(c.server.cfg.ReadBudget)
+	if held := c.started - c.settled; held > 0 && held+uint64(t.readLen) > limit {
+		c.mu.Lock()
+		c.settled = c.retired
+		c.mu.Unlock()
+		if held = c.started - c.settled; held > 0 && held+uint64(t.readLen) > limit {
+			t.failure = failFull
+		}
+	}
+	c.started += uint64(t.readLen)
+}
+
 // expectData decides what Data-Out of the command is taken, with n bytes of
 // immediate data before it (RFC 7143 §4.2.5.2, §13.10, §13.11, §13.14).
 func (c *conn) expectData(t *task, final bool, n int) {
@@ -138,6 +156,7 @@ func (c *conn) endCommand(b wire.BHS, t *task, n int, ok bool) error {
 	if !ok {
 		// The PDU counts as never received: its CmdSN stays open (RFC 7143 §7.8).
 		c.local.DigestErrors++
+		c.started -= uint64(t.readLen)
 		c.release(t)
 		c.unuse(t)
 		c.reject(wire.ReasonDataDigest, b)

@@ -33,6 +33,9 @@ type Config struct {
 	// ConnectionBudget those of one connection, 64 MiB.
 	DataBudget       int64
 	ConnectionBudget int64
+	// ReadBudget bounds the bytes that the reads of one connection ask for at a time;
+	// more get TASK SET FULL. 256 MiB.
+	ReadBudget int64
 	// OutputLimit is how many bytes may wait to be sent to one connection
 	// before no more of its commands are taken, 8 MiB.
 	OutputLimit int
@@ -74,6 +77,7 @@ func (c Config) withDefaults() Config {
 	or(&c.MaxPendingPerAddress, (c.MaxPendingLogins+1)/2)
 	or(&c.DataBudget, 256<<20)
 	or(&c.ConnectionBudget, 64<<20)
+	or(&c.ReadBudget, 256<<20)
 	or(&c.OutputLimit, 8<<20)
 	or(&c.LoginTimeout, 15*time.Second)
 	or(&c.PingInterval, 30*time.Second)

@@ -49,7 +49,9 @@ type conn struct {
 	rx      receiver
 	spares  *task // free tasks
 	local   Counters
-	started int // tasks made
+	started uint64 // bytes that reads have asked for
+	settled uint64 // the last known value of retired
+	made    int    // tasks
 	tail    [8]byte
 
 	full    atomic.Bool   // the output has reached its limit; written with mu held
@@ -79,6 +81,7 @@ type conn struct {
 	free            *task   // tasks whose responses were written
 	tasks           []*task // all of them, by index
 	gathering       *task   // list of commands that wait for their turn or Data-Out
+	retired         uint64  // bytes of reads whose memory is free again
 	immediates      int
 	draining        int // commands that execute while the connection ends
 	nextTTT         uint32
@@ -201,11 +204,11 @@ func (c *conn) newTask() *task {
 		c.mu.Unlock()
 	}
 	if t == nil {
-		if c.started == maxTasks {
+		if c.made == maxTasks {
 			return nil
 		}
-		t = &task{conn: c, index: uint32(c.started)}
-		c.started++
+		t = &task{conn: c, index: uint32(c.made)}
+		c.made++
 		c.mu.Lock()
 		c.tasks = append(c.tasks, t)
 		c.mu.Unlock()

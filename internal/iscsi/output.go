@@ -180,7 +180,9 @@ func (c *conn) flushLocked() error {
 
 		err := b.write(c.nc)
 		first, last := b.done, b.doneTo
+		var retired uint64
 		for t := first; t != nil; t = t.next {
+			retired += uint64(t.readLen)
 			c.release(t)
 		}
 		b.reset()
@@ -188,6 +190,7 @@ func (c *conn) flushLocked() error {
 		c.mu.Lock()
 		c.spare = b
 		c.writes++
+		c.retired += retired
 		if first != nil {
 			last.next = c.free
 			c.free = first

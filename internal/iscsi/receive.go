@@ -211,8 +211,8 @@ func (c *conn) readData(dst, have []byte, n, tail int) (bool, error) {
 	return wire.ContinueDigest(crc, p[:pad]) == wire.GetDigest(p[pad:]), nil
 }
 
-// backpressure makes the reader send, and wait, where too much output has
-// gathered.
+// backpressure makes the reader send, and wait for the peer to read, where too
+// much output has gathered.
 func (c *conn) backpressure() error {
 	if !c.full.Load() {
 		return nil
@@ -222,9 +222,11 @@ func (c *conn) backpressure() error {
 	if err := c.flushLocked(); err != nil {
 		return err
 	}
+	c.busy = false // what completes meanwhile is for the writer
 	for c.out.bytes >= c.server.cfg.OutputLimit && !c.dead {
 		c.outWait = true
 		c.cond.Wait()
 	}
+	c.busy = true
 	return nil
 }

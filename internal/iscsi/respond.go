@@ -30,6 +30,7 @@ func (c *conn) discard(t *task) {
 	c.release(t)
 	c.mu.Lock()
 	c.endLocked(t)
+	c.retired += uint64(t.readLen)
 	t.next = c.free
 	c.free = t
 	if c.draining > 0 && t.state == taskExecuting {
@@ -38,6 +39,10 @@ func (c *conn) discard(t *task) {
 		}
 	}
 	t.state = taskFree
+	if c.outWait {
+		c.outWait = false
+		c.cond.Broadcast()
+	}
 	c.mu.Unlock()
 }
 

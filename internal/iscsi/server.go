@@ -133,10 +133,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
 	s.tune(nc)
 	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
-	c, err := s.login(nc, peer)
-	s.mu.Lock()
-	s.pending.remove(p)
-	s.mu.Unlock()
+	c, err := s.login(nc, peer, p)
+	s.admitted(p)
 	if err != nil {
 		nc.Close()
 		if !errors.Is(err, io.EOF) {
@@ -146,6 +144,13 @@ func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
 	}
 	c.log.Info("login", "target", c.session.key.target, "discovery", c.session.discovery)
 	c.run()
+}
+
+// admitted says that a connection's login is over.
+func (s *Server) admitted(p *pendingLogin) {
+	s.mu.Lock()
+	s.pending.remove(p)
+	s.mu.Unlock()
 }
 
 func (s *Server) tune(nc net.Conn) {
@@ -163,7 +168,7 @@ func (s *Server) tune(nc net.Conn) {
 
 // login takes a connection through its login phase and makes it part of a
 // session.
-func (s *Server) login(nc net.Conn, peer Peer) (*conn, error) {
+func (s *Server) login(nc net.Conn, peer Peer, p *pendingLogin) (*conn, error) {
 	l := newLogin(&s.cfg, s.rand, peer)
 	statSN := uint32(0)
 	buf := make([]byte, wire.HeaderSize)
@@ -192,6 +197,7 @@ func (s *Server) login(nc net.Conn, peer Peer) (*conn, error) {
 		statSN++
 		if err == nil && reply.finished() {
 			if c, err = s.join(nc, l, b.CmdSN(), statSN); err == nil {
+				s.admitted(p)
 				tsih = c.session.tsih
 				window.ExpCmdSN, window.MaxCmdSN = c.session.expCmdSN.Load(), c.session.maxCmdSN.Load()
 			}

@@ -78,6 +78,7 @@ const (
 	failNotEnoughData          // 0B/0C/0D
 	failProtocolCRC            // 0B/47/05, also for lost and misplaced Data-Out
 	failBusy                   // BUSY: no memory for its data
+	failFull                   // TASK SET FULL: no memory for what it reads
 	failDataTooLong            // 05/24/00: more than any buffer holds
 )
 
@@ -94,8 +95,12 @@ var failureSense = [...]struct {
 // apply puts the failure's status into the task (RFC 7143 §11.4.7.2).
 func (t *task) apply(f failure) {
 	t.DataIn = nil
-	if f == failBusy {
-		t.Status, t.SenseLen = scsi.StatusBusy, 0
+	switch t.SenseLen = 0; f {
+	case failBusy:
+		t.Status = scsi.StatusBusy
+		return
+	case failFull:
+		t.Status = scsi.StatusTaskSetFull
 		return
 	}
 	s := failureSense[f]
