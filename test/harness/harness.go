@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,11 +61,13 @@ type Array struct {
 	Dir     string   // the data directory
 	Portals []string // address:port
 
-	t    testing.TB
-	args []string
-	cmd  *exec.Cmd
-	log  *lockedBuffer
-	done chan error
+	t      testing.TB
+	args   []string
+	before []string // command that runs lintel, with its arguments
+	server string   // address of the API where the socket is out of reach
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	done   chan error
 }
 
 type lockedBuffer struct {
@@ -88,15 +91,50 @@ func (b *lockedBuffer) String() string {
 // ports and stops it when the test ends. The data directory is new.
 func Serve(t testing.TB, portals int, args ...string) *Array {
 	t.Helper()
+	a := newArray(t, portals, args)
+	a.run()
+	return a
+}
+
+// ServeIn starts an array with its data on a file system of its own, of the given
+// size in bytes, which only the process sees.
+func ServeIn(t testing.TB, size int64, portals int) *Array {
+	t.Helper()
+	Need(t, "unshare", "util-linux")
+	a := newArray(t, portals, nil)
+	flags := "-m"
+	if os.Getuid() != 0 {
+		flags = "-Urm"
+	}
+	mount := filepath.Dir(a.Dir)
+	a.before = []string{"unshare", flags, "--", "sh", "-c", `mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"`, "sh", fmt.Sprint(size), mount}
+	if out, err := exec.Command("unshare", flags, "--", "mount", "-t", "tmpfs", "tmpfs", mount).CombinedOutput(); err != nil {
+		t.Skipf("no mount namespace for a file system of its own: run as root or allow user namespaces: %s", out)
+	}
+	api := freePort(t)
+	a.args = []string{"--api-listen", api}
+	a.server = "http://" + api
+	a.run()
+	return a
+}
+
+func newArray(t testing.TB, portals int, args []string) *Array {
+	t.Helper()
 	bin, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Array{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), t: t, log: &lockedBuffer{}}
+	a := &Array{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), t: t, args: args, log: &lockedBuffer{}}
 	for range portals {
 		a.Portals = append(a.Portals, freePort(t))
 	}
-	a.args = args
+	return a
+}
+
+// run starts the array and ends it with the test.
+func (a *Array) run() {
+	t := a.t
+	t.Helper()
 	a.Start()
 	t.Cleanup(func() {
 		if a.cmd != nil {
@@ -106,7 +144,6 @@ func Serve(t testing.TB, portals int, args ...string) *Array {
 			t.Logf("lintel's log:\n%s", a.Log())
 		}
 	})
-	return a
 }
 
 func freePort(t testing.TB) string {
@@ -123,11 +160,12 @@ func freePort(t testing.TB) string {
 // logins and management calls.
 func (a *Array) Start() {
 	a.t.Helper()
-	args := []string{"serve", "--data-dir", a.Dir}
+	args := append(slices.Clone(a.before), a.Bin, "serve", "--data-dir", a.Dir)
 	for _, p := range a.Portals {
 		args = append(args, "--portal", p)
 	}
-	a.cmd = exec.Command(a.Bin, append(args, a.args...)...)
+	args = append(args, a.args...)
+	a.cmd = exec.Command(args[0], args[1:]...)
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := a.cmd.Start(); err != nil {
@@ -215,7 +253,11 @@ func (a *Array) Run(args ...string) string {
 
 // Try runs a lintel command against the array.
 func (a *Array) Try(args ...string) (string, error) {
-	return Command(a.Bin, append([]string{"--data-dir", a.Dir}, args...)...)
+	where := []string{"--data-dir", a.Dir}
+	if a.server != "" {
+		where = []string{"--server", a.server}
+	}
+	return Command(a.Bin, append(where, args...)...)
 }
 
 // URL returns the libiscsi URL of a LUN through one of the portals.
