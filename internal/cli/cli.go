@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Main runs one lintel command and returns its exit code. The first SIGINT or
@@ -70,6 +71,7 @@ shows a volume to a host as a LUN; without a mapping there is no access.`,
 		&cobra.Group{ID: groupManage, Title: "Manage an array:"},
 		&cobra.Group{ID: groupRun, Title: "Run and examine:"},
 	)
+	root.SetGlobalNormalizationFunc(flagName)
 	a.globalFlags(root)
 	for _, cmd := range a.manageCommands() {
 		cmd.GroupID = groupManage
@@ -83,6 +85,11 @@ shows a volume to a host as a LUN; without a mapping there is no access.`,
 	root.AddCommand(helpTopics()...)
 	asNoun(root)
 	return root
+}
+
+// flagName lets an attribute's name stand for its flag: --read_only is --read-only.
+func flagName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 }
 
 const (

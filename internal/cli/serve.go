@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/serve"
 )
 
@@ -51,6 +52,9 @@ belong on a storage network.`,
 		err = serve.Run(cmd.Context(), config, a.Out, a.Err)
 		if _, ok := errors.AsType[*serve.LockedError](err); ok {
 			return &codeError{ExitConflict, err}
+		}
+		if array.KindOf(err) == array.KindInvalid {
+			return &codeError{ExitError, err} // it is the directory that is invalid, not the command
 		}
 		return err
 	}

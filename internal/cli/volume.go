@@ -201,6 +201,7 @@ func describeVolume(v *lintelv1.Volume) []detail {
 func (a *app) volumeResize() *cobra.Command {
 	var ch change
 	var shrink bool
+	var text string
 	cmd := &cobra.Command{
 		Use:   "resize VOLUME SIZE",
 		Short: "Change the size of a volume, in use too",
@@ -208,9 +209,15 @@ func (a *app) volumeResize() *cobra.Command {
 plus in front is added to the present one. Making a volume smaller destroys the
 data beyond the new end, so it has to be asked for with --shrink.`,
 		Example: "  lintel volume resize db1 20GiB\n  lintel volume resize db1 +5GiB\n  lintel volume resize scratch 1GiB --shrink",
-		Args:    takes("VOLUME SIZE"),
+		Args:    takes("VOLUME [SIZE]"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
-			size, err := parseSize(strings.TrimPrefix(args[1], "+"))
+			if (text == "") != (len(args) == 2) {
+				return usage("what size shall %s have? Give one, such as: lintel volume resize %s 20GiB", args[0], args[0])
+			}
+			if len(args) == 2 {
+				text = args[1]
+			}
+			size, err := parseSize(strings.TrimPrefix(text, "+"))
 			if err != nil {
 				return err
 			}
@@ -219,8 +226,10 @@ data beyond the new end, so it has to be asked for with --shrink.`,
 				return err
 			}
 			now := got.GetVolume().GetSpec().GetSizeBytes()
-			if strings.HasPrefix(args[1], "+") {
-				size += now
+			if strings.HasPrefix(text, "+") {
+				if size += now; size < now {
+					return usage("%s is larger than any volume can be", text)
+				}
 			}
 			if size < now && !shrink {
 				return fail(ExitConflict, "volume %s has %s: to make it smaller, and lose what it holds beyond %s, add --shrink", args[0], formatSize(now), formatSize(size))
@@ -241,6 +250,7 @@ data beyond the new end, so it has to be asked for with --shrink.`,
 				formatSize(now), formatSize(after), rounded(res.GetRequestedBytes(), after))
 		}),
 	}
+	cmd.Flags().StringVar(&text, "size", "", "the new `SIZE`, instead of the argument")
 	cmd.Flags().BoolVar(&shrink, "shrink", false, "allow a smaller size, which destroys the data beyond it")
 	ch.flags(cmd)
 	a.completeArgs(cmd, false, volumeNames)

@@ -114,8 +114,7 @@ func listenUnix(path string) (net.Listener, error) {
 	}
 	listener.SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("protect the socket: %w", err)
+		return nil, errors.Join(fmt.Errorf("protect the socket: %w", err), listener.Close())
 	}
 	return listener, nil
 }

@@ -60,8 +60,7 @@ func (s *servers) serve(listener net.Listener, handler http.Handler) {
 func (s *servers) close(ctx context.Context) {
 	for _, server := range s.list {
 		if err := server.Shutdown(ctx); err != nil {
-			s.log.Warn("management calls were cut off", "error", err)
-			server.Close()
+			s.log.Warn("management calls were cut off", "error", errors.Join(err, server.Close()))
 		}
 	}
 }

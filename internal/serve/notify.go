@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -20,8 +21,8 @@ func notify(socket, state string) error {
 	if err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte(state)); err != nil {
+	_, err = conn.Write([]byte(state))
+	if err := errors.Join(err, conn.Close()); err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	return nil
