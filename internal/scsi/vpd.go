@@ -151,6 +151,7 @@ func blockLimitsPage(t *Task) []byte {
 	a, shift := u.Attributes(), u.BlockShift()
 	info := u.Device().Info()
 	b := make([]byte, 60)
+	b[0] = 1 // WSNZ: WRITE SAME of no blocks is refused
 	b[1] = MaxCompareBlocks
 	wire.PutUint16(b[2:], 1<<a.PhysicalExponent)
 	wire.PutUint32(b[4:], MaxTransferBytes>>shift)

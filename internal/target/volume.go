@@ -10,6 +10,7 @@ import (
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/scsi/sbc"
 	"lintel.io/lintel/internal/unit"
 )
 
@@ -82,6 +83,10 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 	if v.lu, err = t.device.AddUnit(u); err != nil {
 		return errors.Join(err, u.Close())
 	}
+	if err := sbc.ResumeSanitize(v.lu); err != nil {
+		// Nobody may see what an unfinished sanitize has left.
+		return fmt.Errorf("sanitize state: %w", errors.Join(err, t.closeVolume(context.Background(), v)))
+	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
 	t.mu.Lock()
 	t.volumes[spec.ID] = v
@@ -98,9 +103,9 @@ func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 	if err := u.SetAttributes(attributes); err != nil {
 		return err
 	}
-	// The device is what counts; a volume that is not there takes its size later.
-	if blocks := spec.Size >> u.BlockShift(); blocks != u.Blocks() && (v.late == nil || !v.late.missing()) {
-		if err := u.Resize(blocks); err != nil {
+	// A volume that is not there takes its size later.
+	if spec.Size != v.spec.Size && (v.late == nil || !v.late.missing()) {
+		if err := u.Resize(spec.Size >> u.BlockShift()); err != nil {
 			return err
 		}
 	}

@@ -67,19 +67,12 @@ func failMiscompare(t *scsi.Task, offset int64) {
 }
 
 // sent returns the part of the Data-Out that a command writes: as many of count
-// blocks as the initiator has sent. It returns false, and ends the task, where
-// the data ends inside of a block.
-func sent(t *scsi.Task, count uint64) (data []byte, ok bool) {
+// blocks as the initiator has sent whole. The transport reports the rest as residual
+// overflow, by which the initiator knows that it was not written.
+func sent(t *scsi.Task, count uint64) []byte {
 	shift := t.LU.Unit().BlockShift()
-	data = t.DataOut
-	if bytes := count << shift; uint64(len(data)) >= bytes {
-		return data[:bytes], true
-	}
-	if len(data)&(1<<shift-1) != 0 {
-		failLength(t)
-		return nil, false
-	}
-	return data, true
+	whole := uint64(len(t.DataOut)) >> shift
+	return t.DataOut[:min(count, whole)<<shift]
 }
 
 // sentExactly reports whether the initiator has announced and sent n bytes.

@@ -73,6 +73,9 @@ func TestRange(t *testing.T) {
 					lba   uint64
 					count uint32
 				}{{0, 0}, {300, 0}, {0, 1}, {299, 1}, {45, 255}} {
+					if c.count == 0 && (o.op == wire.OpWriteSame10 || o.op == wire.OpWriteSame16) {
+						continue // refused: see TestWriteSameLimit
+					}
 					if res := r.do(try(c.lba, c.count)); res.status != o.good {
 						t.Fatalf("%d blocks at %d: status %02Xh, %v", c.count, c.lba, res.status, res.sense)
 					}

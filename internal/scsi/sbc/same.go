@@ -23,9 +23,8 @@ func writeSameOut(t *scsi.Task) int {
 	return int(t.LU.Unit().BlockSize())
 }
 
-// runWriteSame is WRITE SAME(10) and (16) (SBC-3 §5.41, §5.42). No blocks stand
-// for all blocks to the end (WSNZ is zero), as far as the MAXIMUM WRITE SAME
-// LENGTH allows.
+// runWriteSame is WRITE SAME(10) and (16) (SBC-3 §5.41, §5.42). A length of zero,
+// which could stand for all blocks to the end, is refused as WSNZ says.
 func runWriteSame(t *scsi.Task) {
 	lba, number, field := decode(t.CDB)
 	u := t.LU.Unit()
@@ -34,8 +33,9 @@ func runWriteSame(t *scsi.Task) {
 		failRange(t, lba)
 		return
 	}
-	if count == 0 {
-		count = u.Blocks() - lba
+	if count == 0 { // WSNZ
+		t.FailField(false, field, -1)
+		return
 	}
 	unmap := t.CDB[1]&bitUnmap != 0
 	if unmap && !u.Attributes().Thin {
@@ -55,10 +55,6 @@ func runWriteSame(t *scsi.Task) {
 		if !zero(t.DataOut) {
 			data = t.DataOut
 		}
-	}
-	if count == 0 {
-		t.Finish(scsi.StatusGood)
-		return
 	}
 	shift := u.BlockShift()
 	o := startOp(t, sameTake)

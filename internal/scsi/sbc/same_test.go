@@ -29,11 +29,8 @@ func TestWriteSame(t *testing.T) {
 					r.has(c.lba+c.count, blocks-c.lba-c.count, 0xEE)
 				}
 			}
-			r.put(0, blocks, 0xEE)
-			r.good(cdb(op, 100, 0), r.fill(1, 'q'))
-			r.has(0, 100, 0xEE)
-			r.has(100, blocks-100, 'q')
 		}
+		r.put(0, blocks, 0xEE)
 		r.good(flags(cdb(wire.OpWriteSame16, 10, 20), bitNoDataOut), nil)
 		r.has(10, 20, 0)
 		r.has(30, 1, 0xEE)
@@ -77,7 +74,7 @@ func TestWriteSameUnmap(t *testing.T) {
 				}
 			}
 			r.put(0, 1000, 0xFF)
-			r.good(flags(cdb(op, 0, 0), bitUnmap), r.fill(1, 0))
+			r.good(flags(cdb(op, 0, 1000), bitUnmap), r.fill(1, 0))
 			r.has(0, 1000, 0)
 			if used, _ := r.dev.Used(); used != 0 {
 				t.Fatalf("%d bytes are in use after everything was unmapped", used)
@@ -104,9 +101,7 @@ func TestWriteSameLimit(t *testing.T) {
 		for op, at := range map[byte]int{wire.OpWriteSame10: 7, wire.OpWriteSame16: 10} {
 			r.good(cdb(op, 5, scsi.MaxWriteSameBlocks), r.fill(1, 0))
 			r.invalid(cdb(op, 5, scsi.MaxWriteSameBlocks+1), r.fill(1, 0), false, at, -1)
-			r.good(cdb(op, blocks-scsi.MaxWriteSameBlocks, 0), r.fill(1, 0))
-			r.invalid(cdb(op, blocks-scsi.MaxWriteSameBlocks-1, 0), r.fill(1, 0), false, at, -1)
-			r.invalid(cdb(op, 0, 0), r.fill(1, 0), false, at, -1)
+			r.invalid(cdb(op, 0, 0), r.fill(1, 0), false, at, -1) // WSNZ
 			r.outOfRange(cdb(op, blocks+1, 0), r.fill(1, 0), blocks+1)
 		}
 		r.good(cdb(wire.OpWriteSame16, 5, scsi.MaxWriteSameBlocks), r.fill(1, 'y'))

@@ -48,8 +48,8 @@ func runVerify(t *scsi.Task) {
 			t.FailField(false, field, -1)
 			return
 		}
-		var ok bool
-		if data, ok = sent(t, uint64(count)); !ok {
+		if data = sent(t, uint64(count)); int64(len(data)) < min(length, int64(len(t.DataOut))) {
+			failLength(t) // a part of a block cannot be said to match
 			return
 		}
 		length = int64(len(data))
@@ -165,10 +165,7 @@ func runWriteVerify(t *scsi.Task) {
 	if !checkWrite(t, lba, uint64(count), field) {
 		return
 	}
-	data, ok := sent(t, uint64(count))
-	if !ok {
-		return
-	}
+	data := sent(t, uint64(count))
 	if len(data) == 0 {
 		t.Finish(scsi.StatusGood)
 		return
