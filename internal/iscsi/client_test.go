@@ -69,7 +69,13 @@ func (d *disk) Execute(t *scsi.Task) {
 
 func (d *disk) run(t *scsi.Task) {
 	t.Status, t.SenseLen, t.DataIn, t.Aborted = scsi.StatusGood, 0, nil, false
-	switch t.CDB[0] {
+	op := t.CDB[0]
+	if op == 0x28 || op == 0x2a {
+		if off, n := rw10(t.CDB); off+n > len(d.data) {
+			op = 0xff
+		}
+	}
+	switch op {
 	case 0x00:
 	case 0x28:
 		off, n := rw10(t.CDB)
