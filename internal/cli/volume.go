@@ -341,7 +341,10 @@ func deleteWarning(v *lintelv1.Volume, force bool) string {
 		warning = fmt.Sprintf("This forgets volume %s; the data on %s stays", spec.GetName(), spec.GetPath())
 	}
 	if force && status.GetMappings() > 0 {
-		warning += fmt.Sprintf(", and removes %s with %s in use", plural(int(status.GetMappings()), "mapping"), plural(int(status.GetSessions()), "session"))
+		warning += ", and removes " + plural(int(status.GetMappings()), "mapping")
+	}
+	if n := int(status.GetSessions()); n > 0 {
+		warning += "; " + hasHave(n, "session") + " it in use"
 	}
 	return warning
 }
