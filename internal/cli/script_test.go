@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // changed before committing it.
 func TestScripts(t *testing.T) {
 	update, err := strconv.ParseBool(os.Getenv("UPDATE_SCRIPTS"))
-	testscript.Run(t, testscript.Params{
+	params := testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		UpdateScripts:       err == nil && update,
@@ -43,7 +43,11 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": exitsWith, "array": startArray, "scrub": scrub, "freeport": freePort, "ready": ready,
 		},
-	})
+	}
+	if len(scripts) > 0 {
+		params.Dir, params.Files = "", scripts
+	}
+	testscript.Run(t, params)
 }
 
 // exitsWith is "code N COMMAND...": it runs a command and checks its exit code.
