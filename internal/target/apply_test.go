@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -188,18 +187,4 @@ func TestPortalsComeAndGo(t *testing.T) {
 		c.Close()
 		t.Error("a portal that was removed still accepts")
 	}
-}
-
-// TestServeForPeers lets a third-party initiator at the data plane alone; it runs only on demand.
-func TestServeForPeers(t *testing.T) {
-	at := os.Getenv("LINTEL_TARGET_LISTEN")
-	if at == "" {
-		t.Skip("set LINTEL_TARGET_LISTEN=address:port to serve volumes until interrupted")
-	}
-	f := newFixture(t)
-	ap := netip.MustParseAddrPort(at)
-	f.doc.Portals[0] = &array.Portal{Object: array.Object{ID: "l1"}, Address: ap.Addr(), Port: ap.Port(), Tag: 1}
-	f.addVolume(1, 256<<20, 1)
-	f.apply()
-	<-t.Context().Done()
 }

@@ -43,7 +43,7 @@ func (t *Target) applyListeners(state *array.State) {
 		}
 		l, err := net.Listen("tcp", spec.AddrPort().String())
 		if err != nil && (p == nil || p.reason == nil) {
-			t.log.Error("portal does not listen", "portal", spec.AddrPort(), "error", err)
+			t.log.Error("portal does not listen", "portal", spec.AddrPort().String(), "error", err)
 		}
 		t.mu.Lock()
 		t.portals[id] = &portal{spec: spec, listener: l, reason: err}
@@ -51,10 +51,10 @@ func (t *Target) applyListeners(state *array.State) {
 		if err != nil {
 			continue
 		}
-		t.log.Info("portal listens", "portal", l.Addr(), "tag", spec.Tag)
+		t.log.Info("portal listens", "portal", l.Addr().String(), "tag", spec.Tag)
 		t.done.Go(func() {
 			if err := t.server.Serve(l, spec.Tag); !errors.Is(err, iscsi.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-				t.log.Error("portal stopped", "portal", l.Addr(), "error", err)
+				t.log.Error("portal stopped", "portal", l.Addr().String(), "error", err)
 			}
 		})
 	}
