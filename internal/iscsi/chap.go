@@ -38,7 +38,7 @@ func chapHash(alg uint64) hash.Hash {
 func chapResponse(alg uint64, id byte, secret string, challenge []byte) []byte {
 	h := chapHash(alg)
 	h.Write([]byte{id})
-	io.WriteString(h, secret)
+	h.Write([]byte(secret))
 	h.Write(challenge)
 	return h.Sum(nil)
 }

@@ -235,11 +235,15 @@ func (c *conn) advanceLocked(t *task) bool {
 func (c *conn) granted(t *task) {
 	c.mu.Lock()
 	t.waiting = false
-	if !t.dropped && !c.dead {
+	dropped := t.dropped
+	if !dropped {
 		t.progress = c.server.tick.Load()
 		c.advanceLocked(t)
 	}
 	c.mu.Unlock()
+	if dropped {
+		c.discard(t)
+	}
 }
 
 // solicitLocked sends the R2Ts that may be outstanding (RFC 7143 §11.8).

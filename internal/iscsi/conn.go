@@ -149,9 +149,9 @@ func (c *conn) cleanUp() {
 	c.out.reset()
 	var ended []*task
 	for t := c.gathering; t != nil; t = c.gathering {
-		c.unlistLocked(t)
-		t.dropped = true
-		ended = append(ended, t)
+		if c.dropLocked(t) {
+			ended = append(ended, t)
+		}
 	}
 	c.counters.add(c.local)
 	c.local = Counters{}
@@ -162,7 +162,6 @@ func (c *conn) cleanUp() {
 		t = next
 	}
 	for _, t := range ended {
-		c.server.budget.leave(t)
 		c.discard(t)
 	}
 	c.session.forget(c)

@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -253,7 +254,7 @@ func FuzzLogin(f *testing.F) {
 		for range 2 {
 			reply, err := l.step(b, in)
 			if err != nil {
-				if _, ok := err.(*Refusal); !ok {
+				if r := (*Refusal)(nil); !errors.As(err, &r) {
 					t.Fatalf("error %T", err)
 				}
 				return

@@ -310,10 +310,10 @@ func (l *login) selectMethod(offer string) error {
 }
 
 // asRefusal makes a refusal of any error.
-func asRefusal(err error) error {
+func asRefusal(err error) *Refusal {
 	var r *Refusal
-	if errors.As(err, &r) {
-		return r
+	if !errors.As(err, &r) {
+		r = &Refusal{Status: wire.LoginTargetError, Reason: err.Error()}
 	}
-	return Refuse(wire.LoginTargetError, "%v", err)
+	return r
 }

@@ -144,8 +144,8 @@ func (s *script) request(d *datadriven.TestData, text []byte) string {
 	f.Put(b)
 	reply, err := s.login.step(b, text)
 	if err != nil {
-		r, ok := err.(*Refusal)
-		if !ok {
+		var r *Refusal
+		if !errors.As(err, &r) {
 			return fmt.Sprintf("%T: %v\n", err, err)
 		}
 		return fmt.Sprintf("%04x %v\n", uint16(r.Status), err)

@@ -107,13 +107,11 @@ func (s *session) abortGathering(m *management) bool {
 			if m.affects(t) && (t.immediate || wire.Before(t.cmdSN, m.cmdSN)) {
 				found = true
 				if !query {
-					c.unlistLocked(t)
-					t.dropped = true
+					if c.dropLocked(t) {
+						ended = append(ended, t)
+					}
 					if r, queued := s.queue[t.cmdSN]; queued && r.task == t {
 						s.queue[t.cmdSN] = request{conn: c, cmdSN: t.cmdSN}
-					}
-					if !t.filling {
-						ended = append(ended, t)
 					}
 				}
 			}
@@ -126,7 +124,6 @@ func (s *session) abortGathering(m *management) bool {
 	}
 	s.mu.Unlock()
 	for _, t := range ended {
-		t.conn.server.budget.leave(t)
 		t.conn.discard(t)
 	}
 	return found

@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -27,7 +28,7 @@ func (c *conn) readLoop() error {
 	rx.buf = make([]byte, receiveSize)
 	for {
 		need, err := c.handleAll()
-		if err != nil && err != errLoggedOut {
+		if err != nil && !errors.Is(err, errLoggedOut) {
 			return err
 		}
 		if ferr := c.endBatch(err != nil); err != nil || ferr != nil {
@@ -38,9 +39,7 @@ func (c *conn) readLoop() error {
 		if n > 0 {
 			rx.w += n
 			c.batches.Add(1)
-			c.mu.Lock()
-			c.busy = true
-			c.mu.Unlock()
+			c.beginBatch()
 			continue
 		}
 		if err != nil {
@@ -49,19 +48,26 @@ func (c *conn) readLoop() error {
 	}
 }
 
+// beginBatch says that the reader handles PDUs and will send what they answer.
+func (c *conn) beginBatch() {
+	c.mu.Lock()
+	c.busy = true
+	c.mu.Unlock()
+}
+
 // endBatch sends what a batch of PDUs has brought about; last waits until it
 // is really sent.
 func (c *conn) endBatch(last bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = false
+	c.counters.add(c.local)
+	c.local = Counters{}
 	err := c.flushLocked()
 	for last && c.flushing && !c.dead {
 		c.flushWait = true
 		c.cond.Wait()
 	}
-	c.counters.add(c.local)
-	c.local = Counters{}
 	if err == nil && c.dead {
 		err = c.cause
 	}
@@ -149,15 +155,18 @@ func (c *conn) handleLarge(b wire.BHS, l wire.Layout) error {
 	} else {
 		t, dst = c.beginDataOut(b, n)
 	}
-	if err := c.flush(); err != nil {
-		return err
-	}
+	err := c.endBatch(false)
 	rx.r = rx.w // the header stays where it is: nothing is read into the buffer until the end
-	ok, err := c.readData(dst, have, n, l.Size-l.Data-n)
+	ok := false
+	if err == nil {
+		ok, err = c.readData(dst, have, n, l.Size-l.Data-n)
+	}
 	if err != nil {
 		c.abandon(t)
 		return err
 	}
+	c.batches.Add(1)
+	c.beginBatch()
 	if command {
 		return c.endCommand(b, t, n, ok)
 	}

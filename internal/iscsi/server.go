@@ -132,7 +132,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 // serveConn takes one connection from login to its end.
 func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
 	s.tune(nc)
-	nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
+	_ = nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	c, err := s.login(nc, peer, p)
 	s.admitted(p)
 	if err != nil {
@@ -158,11 +158,12 @@ func (s *Server) tune(nc net.Conn) {
 	if !ok {
 		return
 	}
-	t.SetNoDelay(true)
-	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
+	// A socket that refuses one of these still works.
+	_ = t.SetNoDelay(true)
+	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
 	if n := s.cfg.SocketBuffer; n > 0 {
-		t.SetReadBuffer(n)
-		t.SetWriteBuffer(n)
+		_ = t.SetReadBuffer(n)
+		_ = t.SetWriteBuffer(n)
 	}
 }
 
@@ -206,7 +207,7 @@ func (s *Server) login(nc net.Conn, peer Peer, p *pendingLogin) (*conn, error) {
 			Transit: reply.transit, CSG: reply.csg, NSG: reply.nsg, ISID: b.ISID(), TSIH: tsih, ITT: b.ITT(), Numbers: window,
 		}
 		if err != nil {
-			answer.Status = asRefusal(err).(*Refusal).Status
+			answer.Status = asRefusal(err).Status
 			answer.Transit, answer.CSG, answer.TSIH, reply.text = false, b.CSG(), b.TSIH(), nil
 		}
 		_, werr := nc.Write(wire.AppendPDU(nil, answer, reply.text))
@@ -215,7 +216,7 @@ func (s *Server) login(nc net.Conn, peer Peer, p *pendingLogin) (*conn, error) {
 			return nil, fmt.Errorf("initiator %q: %w", l.peer.Initiator, err)
 		case c != nil:
 			// From here on the session has to be told when it fails.
-			nc.SetDeadline(time.Time{})
+			_ = nc.SetDeadline(time.Time{})
 			return c, nil
 		case werr != nil:
 			return nil, werr
@@ -395,7 +396,11 @@ func (s *Server) Drop(id uint64) bool {
 // the session existed.
 func (s *Server) AsyncEvent(id uint64, lun uint64, event wire.AsyncEvent, sense []byte) bool {
 	sess := s.find(id)
-	return sess != nil && sess.async(&wire.Async{LUN: lun, Event: event}, sense)
+	if sess == nil {
+		return false
+	}
+	conns := sess.connections()
+	return len(conns) > 0 && conns[0].async(&wire.Async{LUN: lun, Event: event}, sense)
 }
 
 // coldReset ends all sessions of a target (RFC 7143 §11.5.1).
@@ -434,7 +439,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		seconds = uint16(min(max(time.Until(d)/time.Second, 1), 3600))
 	}
 	for _, sess := range s.all() {
-		sess.async(&wire.Async{Event: wire.AsyncLogoutRequest, Parameter3: seconds}, nil)
+		for _, c := range sess.connections() {
+			c.async(&wire.Async{Event: wire.AsyncLogoutRequest, Parameter3: seconds}, nil)
+		}
 	}
 	var err error
 	if idle != nil {

@@ -1,6 +1,9 @@
 package iscsi
 
 import (
+	"cmp"
+	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,6 +190,9 @@ func (s *session) forget(c *conn) {
 	s.mu.Lock()
 	for sn, r := range s.queue {
 		if r.conn == c {
+			if r.run != nil {
+				s.maxCmdSN.Add(1)
+			}
 			s.queue[sn] = request{conn: c, cmdSN: sn}
 		}
 	}
@@ -196,14 +202,20 @@ func (s *session) forget(c *conn) {
 // dropTask ends a gathering task without a response.
 func (c *conn) dropTask(t *task) {
 	c.mu.Lock()
-	c.unlistLocked(t)
-	t.dropped = true
-	filling := t.filling
+	now := c.dropLocked(t)
 	c.mu.Unlock()
-	c.server.budget.leave(t)
-	if !filling {
+	if now {
 		c.discard(t)
 	}
+}
+
+// dropLocked marks a gathering task as ended and reports whether the caller
+// has to discard it; otherwise whoever is at work on it does: the reader, or
+// the one who is giving it budget.
+func (c *conn) dropLocked(t *task) bool {
+	c.unlistLocked(t)
+	t.dropped = true
+	return !t.filling && (!t.waiting || c.server.budget.leave(t))
 }
 
 // add makes a connection part of the session.
@@ -232,13 +244,21 @@ func (s *session) end(cause error) {
 	}
 }
 
-// list returns the connections, with mu held.
+// list returns the connections in order of their CIDs, with mu held.
 func (s *session) list() []*conn {
 	out := make([]*conn, 0, len(s.conns))
 	for _, c := range s.conns {
 		out = append(out, c)
 	}
+	slices.SortFunc(out, func(a, b *conn) int { return cmp.Compare(a.cid, b.cid) })
 	return out
+}
+
+// connections is list without mu held.
+func (s *session) connections() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list()
 }
 
 // connGone is told by a connection that it has ended.
@@ -246,7 +266,8 @@ func (s *session) connGone(c *conn) {
 	c.mu.Lock()
 	cause := c.cause
 	c.mu.Unlock()
-	clean := cause == errReplaced || cause == errLoggedOut
+	replaced := errors.Is(cause, errReplaced)
+	clean := replaced || errors.Is(cause, errLoggedOut)
 	if clean {
 		c.drain()
 	}
@@ -257,14 +278,14 @@ func (s *session) connGone(c *conn) {
 	c.mu.Lock()
 	s.counted.add(c.counters)
 	c.mu.Unlock()
-	if !clean || len(s.conns) == 0 && cause != errReplaced {
+	if !clean || len(s.conns) == 0 && !replaced {
 		s.ending = true
 	}
 	ending, last := s.ending, len(s.conns) == 0
 	rest := s.list()
 	s.mu.Unlock()
 	c.log.Info("connection closed", "cause", cause)
-	if !clean {
+	if !clean && !errors.Is(cause, errDropped) { // a dismissed session lets each of them say so
 		for _, o := range rest {
 			o.kill(errSessionEnd)
 		}

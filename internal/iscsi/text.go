@@ -96,7 +96,9 @@ func (c *conn) answerKey(out []byte, kv wire.KeyValue) []byte {
 	case wire.KeyInitiatorAlias:
 		return out
 	}
+	c.mu.Lock()
 	p := c.params
+	c.mu.Unlock()
 	answer := p.operational(&c.server.cfg, kv, true, c.session.discovery, true)
 	if p.maxSend != c.params.maxSend {
 		c.mu.Lock()

@@ -1,8 +1,6 @@
 package iscsi
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	wire "lintel.io/lintel/internal/wire/iscsi"
@@ -20,10 +18,7 @@ func (s *Server) janitor() {
 		}
 		s.tick.Add(1)
 		for _, sess := range s.all() {
-			sess.mu.Lock()
-			conns := sess.list()
-			sess.mu.Unlock()
-			for _, c := range conns {
+			for _, c := range sess.connections() {
 				c.watch()
 			}
 		}
@@ -90,7 +85,7 @@ func (s *session) status() SessionStatus {
 	}
 	depth := uint32(s.server.cfg.QueueDepth)
 	st.InFlight = max(int(int32(s.expCmdSN.Load()+depth-1-s.maxCmdSN.Load())), 0)
-	for _, c := range s.conns {
+	for _, c := range s.list() {
 		c.mu.Lock()
 		st.InFlight += c.immediates
 		st.Connections = append(st.Connections, ConnectionStatus{
@@ -101,29 +96,11 @@ func (s *session) status() SessionStatus {
 		st.Counters.add(c.counters)
 		c.mu.Unlock()
 	}
-	slices.SortFunc(st.Connections, func(a, b ConnectionStatus) int { return cmp.Compare(a.CID, b.CID) })
 	return st
 }
 
-// first returns the connection with the lowest CID, nil where there is none.
-func (s *session) first() *conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var first *conn
-	for _, c := range s.conns {
-		if first == nil || c.cid < first.cid {
-			first = c
-		}
-	}
-	return first
-}
-
-// async sends an asynchronous message (RFC 7143 §11.9).
-func (s *session) async(f *wire.Async, sense []byte) bool {
-	c := s.first()
-	if c == nil {
-		return false
-	}
+// async sends an asynchronous message on the connection (RFC 7143 §11.9).
+func (c *conn) async(f *wire.Async, sense []byte) bool {
 	var data []byte
 	if len(sense) > 0 {
 		data = append([]byte{byte(len(sense) >> 8), byte(len(sense))}, sense...)
@@ -149,8 +126,8 @@ func (s *session) dismiss(cause error) {
 	wait, retain := s.params.Time2Wait, s.params.Time2Retain
 	conns := s.list()
 	s.mu.Unlock()
-	s.async(&wire.Async{Event: wire.AsyncDropSession, Parameter2: uint16(wait), Parameter3: uint16(retain)}, nil)
 	for _, c := range conns {
+		c.async(&wire.Async{Event: wire.AsyncDropSession, Parameter2: uint16(wait), Parameter3: uint16(retain)}, nil)
 		c.mu.Lock()
 		c.closeAfterFlush = true
 		if !c.dead && !c.flushing && !c.busy && c.out.empty() {

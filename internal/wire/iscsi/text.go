@@ -194,7 +194,7 @@ func CheckName(name string) error {
 			return fmt.Errorf("%w: %q is not naa. and 16 or 32 hexadecimal digits", ErrText, name)
 		}
 	default:
-		return fmt.Errorf("%w: %q does not begin with iqn., eui. or naa.", ErrText, name)
+		return fmt.Errorf("%w: %q is none of iqn.*, eui.* and naa.*", ErrText, name)
 	}
 	return nil
 }
