@@ -9,7 +9,7 @@ import (
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
-// TestReadWrite checks SCSI COMMAND WITH IMMEDIATE DATA AND DATA-IN (RFC 7143 §11.3, §11.7).
+// TestReadWrite checks SCSI Command with immediate data, and Data-In (RFC 7143 §11.3, §11.7).
 func TestReadWrite(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("ImmediateData=Yes", "InitialR2T=No")
@@ -28,7 +28,7 @@ func TestReadWrite(t *testing.T) {
 	}
 }
 
-// TestDataIn checks DATA-IN SEQUENCES BOUNDED BY MAXRECVDATASEGMENTLENGTH AND MAXBURSTLENGTH (RFC 7143 §11.7.1, §13.12, §13.13).
+// TestDataIn checks Data-In bounded by MaxRecvDataSegmentLength and MaxBurstLength (RFC 7143 §11.7.1, §13.12, §13.13).
 func TestDataIn(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("MaxRecvDataSegmentLength=1024", "MaxBurstLength=2560")
@@ -54,7 +54,7 @@ func TestDataIn(t *testing.T) {
 	}
 }
 
-// TestR2T checks READY TO TRANSFER AND SOLICITED DATA-OUT (RFC 7143 §11.8, §4.2.5.2).
+// TestR2T checks Ready To Transfer and solicited Data-Out (RFC 7143 §11.8, §4.2.5.2).
 func TestR2T(t *testing.T) {
 	for _, outstanding := range []int{1, 2, 4} {
 		h := newHarness(t, Config{})
@@ -92,7 +92,7 @@ func TestR2T(t *testing.T) {
 	}
 }
 
-// TestUnsolicited checks IMMEDIATE, UNSOLICITED AND SOLICITED DATA OF ONE COMMAND (RFC 7143 §4.2.5.2, §13.10, §13.11, §13.14).
+// TestUnsolicited checks immediate, unsolicited and solicited data of one command (RFC 7143 §4.2.5.2, §13.10, §13.11, §13.14).
 func TestUnsolicited(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("InitialR2T=No", "ImmediateData=Yes", "FirstBurstLength=2048", "MaxBurstLength=2048")
@@ -127,7 +127,7 @@ func TestUnsolicited(t *testing.T) {
 	}
 }
 
-// TestUnexpectedData checks UNEXPECTED UNSOLICITED DATA (RFC 7143 §11.4.7.2).
+// TestUnexpectedData checks unexpected unsolicited data (RFC 7143 §11.4.7.2).
 func TestUnexpectedData(t *testing.T) {
 	data := pattern(4096)
 	for _, c := range []struct {
@@ -166,7 +166,7 @@ func TestUnexpectedData(t *testing.T) {
 	}
 }
 
-// TestSequenceErrors checks LOST AND MISPLACED DATA-OUT AT ERROR RECOVERY LEVEL 0 (RFC 7143 §7.9, §11.4.7.2).
+// TestSequenceErrors checks lost and misplaced Data-Out at error recovery level 0 (RFC 7143 §7.9, §11.4.7.2).
 func TestSequenceErrors(t *testing.T) {
 	data := pattern(4096)
 	for _, c := range []struct {
@@ -200,7 +200,7 @@ func TestSequenceErrors(t *testing.T) {
 	}
 }
 
-// TestSequenceOrder checks DATASEQUENCEINORDER (RFC 7143 §13.19).
+// TestSequenceOrder checks DataSequenceInOrder (RFC 7143 §13.19).
 func TestSequenceOrder(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("ImmediateData=No", "MaxBurstLength=512", "MaxOutstandingR2T=4")
@@ -228,7 +228,7 @@ func TestStrayDataOut(t *testing.T) {
 	c.good(c.tur())
 }
 
-// TestLargeData checks DATA SEGMENTS LARGER THAN THE RECEIVE BUFFER HOLDS (RFC 7143 §13.12).
+// TestLargeData checks data segments larger than the receive buffer (RFC 7143 §13.12).
 func TestLargeData(t *testing.T) {
 	for _, digests := range []string{"None", "CRC32C"} {
 		h := newHarness(t, Config{MaxRecvDataSegment: 1 << 20, FirstBurst: 1 << 20, MaxBurst: 4 << 20})
@@ -268,7 +268,7 @@ func TestLargeData(t *testing.T) {
 	}
 }
 
-// TestResiduals checks RESIDUAL COUNTS (RFC 7143 §11.4.5).
+// TestResiduals checks residual counts (RFC 7143 §11.4.5).
 func TestResiduals(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("ImmediateData=Yes", "InitialR2T=No")
@@ -314,7 +314,7 @@ func TestResiduals(t *testing.T) {
 	}
 }
 
-// TestSense checks SENSE DATA IN THE SCSI RESPONSE (RFC 7143 §11.4.7).
+// TestSense checks sense data in the SCSI Response (RFC 7143 §11.4.7).
 func TestSense(t *testing.T) {
 	h := newHarness(t, Config{})
 	for _, digests := range []string{"None", "CRC32C"} {
@@ -328,7 +328,7 @@ func TestSense(t *testing.T) {
 	}
 }
 
-// TestDigests checks HEADER AND DATA DIGESTS (RFC 7143 §7.8, §13.1).
+// TestDigests checks header and data digests (RFC 7143 §7.8, §13.1).
 func TestDigests(t *testing.T) {
 	data := pattern(4096)
 	keys := []string{"HeaderDigest=CRC32C", "DataDigest=CRC32C", "InitialR2T=No", "MaxRecvDataSegmentLength=1000"}
@@ -411,7 +411,7 @@ func TestDigests(t *testing.T) {
 	})
 }
 
-// TestExtendedCDB checks ADDITIONAL HEADER SEGMENTS (RFC 7143 §11.2.2).
+// TestExtendedCDB checks additional header segments (RFC 7143 §11.2.2).
 func TestExtendedCDB(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("HeaderDigest=CRC32C")

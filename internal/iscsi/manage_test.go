@@ -83,7 +83,7 @@ func TestAbortTask(t *testing.T) {
 	}
 }
 
-// TestAbortTaskNotReceived checks ABORT TASK OF A COMMAND THAT HAS NOT COME (RFC 7143 §11.5.1).
+// TestAbortTaskNotReceived checks ABORT TASK of a command that has not come (RFC 7143 §11.5.1).
 func TestAbortTaskNotReceived(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login()
@@ -103,7 +103,7 @@ func TestAbortTaskNotReceived(t *testing.T) {
 	}
 }
 
-// TestTaskManagement checks TASK MANAGEMENT FUNCTIONS AND THEIR REACH (RFC 7143 §11.5.1, RFC 7144 §5).
+// TestTaskManagement checks task management functions and their reach (RFC 7143 §11.5.1, RFC 7144 §5).
 func TestTaskManagement(t *testing.T) {
 	for _, f := range []struct {
 		function scsi.Function
@@ -159,7 +159,7 @@ func TestQueryTask(t *testing.T) {
 	c.good(itt)
 }
 
-// TestColdReset checks TARGET COLD RESET, WHICH ENDS ALL SESSIONS (RFC 7143 §11.5.1).
+// TestColdReset checks TARGET COLD RESET, which ends all sessions (RFC 7143 §11.5.1).
 func TestColdReset(t *testing.T) {
 	h := newHarness(t, Config{})
 	a := h.login()
@@ -199,7 +199,7 @@ func TestManagementInOrder(t *testing.T) {
 	c.good(c.tur())
 }
 
-// TestImmediateLimit checks TOO MANY IMMEDIATE COMMANDS (RFC 7143 §4.2.2.1, §11.17.1).
+// TestImmediateLimit checks too many immediate commands (RFC 7143 §4.2.2.1, §11.17.1).
 func TestImmediateLimit(t *testing.T) {
 	h := newHarness(t, Config{MaxImmediate: 2})
 	c := h.login()

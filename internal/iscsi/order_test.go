@@ -42,7 +42,7 @@ func settle(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("%s does not come about", what)
 }
 
-// TestCommandWindow checks COMMANDS OUTSIDE OF THE COMMAND WINDOW ARE IGNORED (RFC 7143 §4.2.2.1).
+// TestCommandWindow checks that commands outside of the command window are ignored (RFC 7143 §4.2.2.1).
 func TestCommandWindow(t *testing.T) {
 	h := newHarness(t, Config{QueueDepth: 4})
 	c := h.login()
@@ -64,7 +64,7 @@ func TestCommandWindow(t *testing.T) {
 	}
 }
 
-// TestWindowCloses checks MAXCMDSN WITH COMMANDS UNDER WAY (RFC 7143 §4.2.2.1).
+// TestWindowCloses checks MaxCmdSN with commands under way (RFC 7143 §4.2.2.1).
 func TestWindowCloses(t *testing.T) {
 	h := newHarness(t, Config{QueueDepth: 4})
 	c := h.login()
@@ -91,7 +91,7 @@ func TestWindowCloses(t *testing.T) {
 	}
 }
 
-// TestCommandOrder checks DELIVERY IN THE ORDER OF CMDSN (RFC 7143 §4.2.2.1).
+// TestCommandOrder checks delivery in the order of CmdSN (RFC 7143 §4.2.2.1).
 func TestCommandOrder(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("InitialR2T=No")
@@ -118,7 +118,7 @@ func TestCommandOrder(t *testing.T) {
 	}
 }
 
-// TestMultipleConnections checks SEVERAL CONNECTIONS IN ONE SESSION (RFC 7143 §4.2.2, §13.2).
+// TestMultipleConnections checks several connections in one session (RFC 7143 §4.2.2, §13.2).
 func TestMultipleConnections(t *testing.T) {
 	h := newHarness(t, Config{})
 	a := h.dial()
@@ -168,7 +168,7 @@ func TestMultipleConnections(t *testing.T) {
 	}
 }
 
-// TestLogoutOther checks LOGOUT OF ANOTHER CONNECTION (RFC 7143 §11.14.1).
+// TestLogoutOther checks logout of another connection (RFC 7143 §11.14.1).
 func TestLogoutOther(t *testing.T) {
 	h := newHarness(t, Config{})
 	a := h.dial()
@@ -227,7 +227,7 @@ func TestCrossLogout(t *testing.T) {
 	}
 }
 
-// TestConnectionReinstatement checks A LOGIN WITH THE CID OF AN OPEN CONNECTION (RFC 7143 §6.3.4).
+// TestConnectionReinstatement checks a login with the CID of an open connection (RFC 7143 §6.3.4).
 func TestConnectionReinstatement(t *testing.T) {
 	h := newHarness(t, Config{})
 	a := h.login()
@@ -258,7 +258,7 @@ func TestConnectionReinstatement(t *testing.T) {
 	}
 }
 
-// TestSessionReinstatement checks A LOGIN WITH NAME AND ISID OF AN OPEN SESSION (RFC 7143 §6.3.5).
+// TestSessionReinstatement checks a login with name and ISID of an open session (RFC 7143 §6.3.5).
 func TestSessionReinstatement(t *testing.T) {
 	h := newHarness(t, Config{})
 	a := h.login()

@@ -124,7 +124,7 @@ func TestServeSurvivesAcceptErrors(t *testing.T) {
 	}
 }
 
-// TestDrop checks the ASYNCHRONOUS MESSAGE BEFORE A SESSION IS DROPPED (RFC 7143 §11.9.1).
+// TestDrop checks the asynchronous message before a session is dropped (RFC 7143 §11.9.1).
 func TestDrop(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login()
@@ -183,7 +183,7 @@ func TestLoginTimeout(t *testing.T) {
 	})
 }
 
-// TestIdlePing checks NOP-IN PINGS ON SILENT CONNECTIONS (RFC 7143 §11.19).
+// TestIdlePing checks NOP-In pings on silent connections (RFC 7143 §11.19).
 func TestIdlePing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, Config{})

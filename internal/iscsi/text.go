@@ -111,7 +111,7 @@ func (c *conn) answerKey(out []byte, kv wire.KeyValue) []byte {
 	return out
 }
 
-// sendTargets answers SendTargets (RFC 7143 appendix C). A normal session
+// sendTargets answers SendTargets (RFC 7143 §C). A normal session
 // learns of its own target alone, also where it asks for all.
 func (c *conn) sendTargets(out []byte, value string) []byte {
 	own := c.session.key.target

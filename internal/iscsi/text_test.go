@@ -35,7 +35,7 @@ func (h *harness) discover() *client {
 	return c
 }
 
-// TestSendTargets checks SENDTARGETS IN DISCOVERY AND NORMAL SESSIONS (RFC 7143 appendix C).
+// TestSendTargets checks SendTargets in discovery and normal sessions (RFC 7143 §C).
 func TestSendTargets(t *testing.T) {
 	h := newHarness(t, Config{})
 	own := "TargetName=" + testTarget + "\nTargetAddress=127.0.0.1:3260,1\nTargetAddress=[2001:db8::1]:3261,2\n"
@@ -80,7 +80,7 @@ func TestSendTargets(t *testing.T) {
 	}
 }
 
-// TestTextContinuation checks LONG TEXT IN BOTH DIRECTIONS (RFC 7143 §11.10, §11.11).
+// TestTextContinuation checks long text in both directions (RFC 7143 §11.10, §11.11).
 func TestTextContinuation(t *testing.T) {
 	h := newHarness(t, Config{})
 	h.array.targets = nil
@@ -129,7 +129,7 @@ func TestTextContinuation(t *testing.T) {
 	}
 }
 
-// TestTextErrors checks TEXT REQUESTS THAT ARE REJECTED (RFC 7143 §11.10).
+// TestTextErrors checks text requests that are rejected (RFC 7143 §11.10).
 func TestTextErrors(t *testing.T) {
 	h := newHarness(t, Config{MaxLoginText: 1000})
 	c := h.discover()
@@ -155,7 +155,7 @@ func TestTextErrors(t *testing.T) {
 	c.ended()
 }
 
-// TestPing checks NOP-OUT PINGS (RFC 7143 §11.18, §11.19).
+// TestPing checks NOP-Out pings (RFC 7143 §11.18, §11.19).
 func TestPing(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login("MaxRecvDataSegmentLength=512")
@@ -177,7 +177,7 @@ func TestPing(t *testing.T) {
 	c.good(c.tur())
 }
 
-// TestUnsupported checks PDUS THAT ARE REJECTED OR END THE CONNECTION (RFC 7143 §11.16, §11.17).
+// TestUnsupported checks PDUs that are rejected or end the connection (RFC 7143 §11.16, §11.17).
 func TestUnsupported(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.login()
