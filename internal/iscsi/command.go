@@ -204,8 +204,8 @@ func (c *conn) execute(t *task) {
 // for more data, or returns true where the command is to be executed.
 func (c *conn) advanceLocked(t *task) bool {
 	switch {
-	case t.dropped || c.dead || !t.turn || t.unsolicited || t.filling:
-		return false
+	case !t.listed || t.dropped || c.dead || !t.turn || t.unsolicited || t.filling:
+		return false // not listed: somebody else has moved it on meanwhile
 	case t.failure != failNone:
 		if t.r2tCount == 0 {
 			c.unlistLocked(t)
