@@ -1,0 +1,229 @@
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Images are the files that guests start from. Neither may change by a byte
+// while a lab uses it.
+type Images struct {
+	// Kernel is a User Mode Linux kernel: an ordinary program.
+	Kernel string `json:"kernel"`
+	// Root is the file system that every guest has a copy-on-write layer over.
+	Root string `json:"root"`
+}
+
+// KernelVariable is the environment variable that names a kernel to use instead of
+// the lab's own; its file may be compressed with xz (.xz).
+const KernelVariable = "LINTEL_LAB_KERNEL"
+
+// ErrNoImage says that an image has not been built yet.
+var ErrNoImage = errors.New("not built yet: run lintel lab build")
+
+// Progress is told what is being done; it may be called from one goroutine at a time.
+type Progress func(step string)
+
+// CacheDir returns the folder that keeps the images: LINTEL_LAB_CACHE, or
+// lintel/lab in the user's cache folder.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("LINTEL_LAB_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("cache folder: %w (set LINTEL_LAB_CACHE)", err)
+	}
+	return filepath.Join(dir, "lintel", "lab"), nil
+}
+
+// image is one cached file: where it comes from and how it is made.
+type image struct {
+	name   string
+	inputs func() (string, error) // what the content depends on
+	make   func(ctx context.Context, out, work string, log io.Writer) error
+}
+
+// FindImages returns the images, which must have been built, or ErrNoImage.
+func FindImages() (Images, error) {
+	return images(func(cache string, i image) (string, error) {
+		path, err := i.path(cache)
+		if err != nil {
+			return "", err
+		}
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("%s: %w", i.name, ErrNoImage)
+		}
+		return path, nil
+	})
+}
+
+// BuildImages returns the images and builds those that are missing: a kernel takes
+// some ten minutes, a root file system one. Another process that builds the same
+// image is waited for.
+func BuildImages(ctx context.Context, progress Progress) (Images, error) {
+	return images(func(cache string, i image) (string, error) { return i.build(ctx, cache, progress) })
+}
+
+func images(get func(cache string, i image) (string, error)) (Images, error) {
+	var out Images
+	cache, err := CacheDir()
+	if err != nil {
+		return out, err
+	}
+	kernel := kernelImage()
+	if given := os.Getenv(KernelVariable); given != "" {
+		kernel = givenKernel(given)
+	}
+	if out.Kernel, err = get(cache, kernel); err != nil {
+		return out, err
+	}
+	out.Root, err = get(cache, rootImage())
+	return out, err
+}
+
+// path is where the cache has the image; its name tells one set of inputs from another.
+func (i image) path(cache string) (string, error) {
+	inputs, err := i.inputs()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", i.name, err)
+	}
+	sum := sha256.Sum256([]byte(inputs))
+	return filepath.Join(cache, i.name+"-"+hex.EncodeToString(sum[:8])), nil
+}
+
+func (i image) build(ctx context.Context, cache string, progress Progress) (_ string, err error) {
+	path, err := i.path(cache)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("cache folder: %w", err)
+	}
+	unlock, err := lockFile(ctx, path+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path, nil // another process built it meanwhile
+	}
+	log, err := os.Create(path + ".log")
+	if err != nil {
+		return "", fmt.Errorf("build log: %w", err)
+	}
+	defer log.Close()
+	work, err := os.MkdirTemp(cache, "build-")
+	if err != nil {
+		return "", fmt.Errorf("folder to build in: %w", err)
+	}
+	defer os.RemoveAll(work)
+	start := time.Now()
+	progress(fmt.Sprintf("building the %s (log: %s)", i.name, log.Name()))
+	out := filepath.Join(work, "out")
+	if err := i.make(ctx, out, work, io.MultiWriter(log, &stepWriter{progress: progress})); err != nil {
+		return "", fmt.Errorf("build the %s: %w (see %s)", i.name, err, log.Name())
+	}
+	if err := os.Rename(out, path); err != nil {
+		return "", fmt.Errorf("keep the %s: %w", i.name, err)
+	}
+	progress(fmt.Sprintf("the %s is ready after %s", i.name, time.Since(start).Round(time.Second)))
+	return path, nil
+}
+
+// stepPrefix marks the lines of a build's log that are its progress.
+const stepPrefix = "== "
+
+// stepWriter passes the lines of a log that are steps to a Progress.
+type stepWriter struct {
+	progress Progress
+	line     strings.Builder
+}
+
+func (w *stepWriter) Write(p []byte) (int, error) {
+	for _, c := range p {
+		if c != '\n' {
+			w.line.WriteByte(c)
+			continue
+		}
+		if step, ok := strings.CutPrefix(w.line.String(), stepPrefix); ok {
+			w.progress(step)
+		}
+		w.line.Reset()
+	}
+	return len(p), nil
+}
+
+// lockFile waits for an exclusive lock on a file, which is made.
+func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// buildStep runs a program of a build in a folder, at low priority and in C locale.
+func buildStep(ctx context.Context, log io.Writer, dir string, argv ...string) error {
+	cmd := exec.CommandContext(ctx, "nice", append([]string{"-n", "10"}, argv...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Stdout, cmd.Stderr = log, log
+	ownGroup(cmd)
+	fmt.Fprintf(log, "+ %s\n", strings.Join(argv, " "))
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%s: %w", argv[0], err)
+	}
+	return nil
+}
+
+// ownGroup puts a command in a process group of its own, which ends as a whole
+// when the command's context does.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 5 * time.Second
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+}
+
+// needPrograms checks that programs are installed.
+func needPrograms(debianPackages string, names ...string) error {
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%s is missing: install Debian's packages %s (test/lab-deps.sh does)", name, debianPackages)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// kernelRecipe is raised when makeKernel changes in a way that its inputs do not show.
+const kernelRecipe = "1"
+
+//go:embed image/kernel.config
+var kernelConfig string
+
+// kernelPackage is the Debian package that the kernel is built from, and
+// kernelSource the file in it.
+const (
+	kernelPackage = "linux-source-6.1"
+	kernelSource  = "/usr/src/linux-source-6.1.tar.xz"
+)
+
+// kernelImage is the lab's own kernel.
+func kernelImage() image {
+	return image{
+		name: "kernel",
+		inputs: func() (string, error) {
+			// A newer source package alone is no reason to build for ten minutes.
+			return kernelRecipe + kernelPackage + kernelConfig, nil
+		},
+		make: makeKernel,
+	}
+}
+
+func makeKernel(ctx context.Context, out, work string, log io.Writer) error {
+	const packages = kernelPackage + ", build-essential, flex, bison, bc and xz-utils"
+	if err := needPrograms(packages, "make", "gcc", "flex", "bison", "bc", "xz", "tar"); err != nil {
+		return err
+	}
+	if _, err := os.Stat(kernelSource); err != nil {
+		return fmt.Errorf("%w: install Debian's packages %s (test/lab-deps.sh does)", err, packages)
+	}
+	fragment := filepath.Join(work, "lab.config")
+	if err := os.WriteFile(fragment, []byte(kernelConfig), 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintln(log, stepPrefix+"kernel: unpacking the source")
+	if err := buildStep(ctx, log, work, "tar", "xf", kernelSource); err != nil {
+		return err
+	}
+	tree := filepath.Join(work, "linux-source-6.1")
+	fmt.Fprintln(log, stepPrefix+"kernel: configuring")
+	for _, argv := range [][]string{
+		{"make", "ARCH=um", "defconfig"},
+		{"scripts/kconfig/merge_config.sh", "-m", ".config", fragment},
+		{"make", "ARCH=um", "olddefconfig"},
+	} {
+		if err := buildStep(ctx, log, tree, argv...); err != nil {
+			return err
+		}
+	}
+	config, err := os.ReadFile(filepath.Join(tree, ".config"))
+	if err != nil {
+		return err
+	}
+	if missing := missingOptions(kernelConfig, string(config)); len(missing) > 0 {
+		return fmt.Errorf("the configuration lost %s", strings.Join(missing, ", "))
+	}
+	jobs := fmt.Sprintf("-j%d", runtime.NumCPU())
+	fmt.Fprintln(log, stepPrefix+"kernel: compiling, some ten minutes on two processors")
+	if err := buildStep(ctx, log, tree, "make", "ARCH=um", jobs, "linux"); err != nil {
+		return err
+	}
+	if err := buildStep(ctx, log, tree, "strip", "-o", out, "linux"); err != nil {
+		return err
+	}
+	return verifyKernel(ctx, out)
+}
+
+// missingOptions returns what a fragment asks for and a configuration does not have.
+func missingOptions(fragment, config string) []string {
+	have := map[string]bool{}
+	for line := range strings.Lines(config) {
+		have[strings.TrimSpace(line)] = true
+	}
+	var missing []string
+	for line := range strings.Lines(fragment) {
+		line = strings.TrimSpace(line)
+		name, off := strings.CutPrefix(line, "# CONFIG_")
+		switch {
+		case strings.HasPrefix(line, "CONFIG_") && !have[line]:
+			missing = append(missing, line)
+		case off && strings.HasSuffix(name, " is not set"):
+			option := "CONFIG_" + strings.TrimSuffix(name, " is not set")
+			if have[option+"=y"] || have[option+"=m"] {
+				missing = append(missing, line)
+			}
+		}
+	}
+	return missing
+}
+
+// givenKernel is a kernel that somebody else built.
+func givenKernel(path string) image {
+	return image{
+		name: "kernel-given",
+		inputs: func() (string, error) {
+			info, err := os.Stat(path)
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", KernelVariable, err)
+			}
+			return fmt.Sprintln(path, info.Size(), info.ModTime().UnixNano()), nil
+		},
+		make: func(ctx context.Context, out, work string, log io.Writer) error {
+			argv := []string{"cp", path, out}
+			if strings.HasSuffix(path, ".xz") {
+				argv = []string{"sh", "-c", `xz -dc "$1" >"$2"`, "sh", path, out}
+			}
+			if err := buildStep(ctx, log, work, argv...); err != nil {
+				return err
+			}
+			if err := os.Chmod(out, 0o755); err != nil {
+				return err
+			}
+			return verifyKernel(ctx, out)
+		},
+	}
+}
+
+// verifyKernel checks that a file is a User Mode Linux kernel that runs here.
+func verifyKernel(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the kernel does not run: %w: %.200s", err, out)
+	}
+	if version := strings.TrimSpace(string(out)); version == "" || version[0] < '4' || version[0] > '9' {
+		return errors.New("this is no User Mode Linux kernel: --version prints " + version)
+	}
+	return nil
+}

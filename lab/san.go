@@ -1,0 +1,264 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// KeeperAddress is where every guest reaches its lab's keeper.
+const KeeperAddress = "10.77.0.1:7001"
+
+// pollInterval is how often a state that does not announce itself is looked at.
+const pollInterval = 50 * time.Millisecond
+
+// until calls ready again and again until it has no error, at most until the
+// context ends.
+func until(ctx context.Context, what string, ready func() error) error {
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, err)
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// Array is a `lintel serve` on a machine of a lab.
+type Array struct {
+	*Machine
+	Dir     string   // the data directory
+	Portals []string // addresses with ports
+
+	process string // its name for the agent
+	args    []string
+}
+
+// Program returns the path of lintel on the machine.
+func (m *Machine) Program() string {
+	if m.Name == HostSide {
+		return path.Join(m.lab.layout.share(), "lintel")
+	}
+	return "/lab/lintel"
+}
+
+// Serve starts an array on the machine, with its data in dir, that listens on port
+// 3260 of the machine's addresses in the given networks.
+func (m *Machine) Serve(ctx context.Context, dir string, networks []string, args ...string) (*Array, error) {
+	a := &Array{Machine: m, Dir: dir, process: "serve-" + path.Base(dir), args: args}
+	for _, n := range networks {
+		a.Portals = append(a.Portals, m.Address(n)+":3260")
+	}
+	return a, a.Up(ctx)
+}
+
+// Up starts the array, which does not run, and waits until it answers.
+func (a *Array) Up(ctx context.Context) error {
+	argv := []string{a.Program(), "serve", "--data-dir", a.Dir}
+	for _, p := range a.Portals {
+		argv = append(argv, "--portal", p)
+	}
+	if err := a.Start(ctx, a.process, append(argv, a.args...)...); err != nil {
+		return err
+	}
+	return until(ctx, "the array on "+a.Name+" does not answer", func() error {
+		_, err := a.Lintel(ctx, "target", "show")
+		return err
+	})
+}
+
+// Kill ends the array as SIGKILL does and waits for its end.
+func (a *Array) Kill(ctx context.Context) error { return a.end(ctx, unix.SIGKILL) }
+
+// Stop ends the array in good order and waits for its end.
+func (a *Array) Stop(ctx context.Context) error { return a.end(ctx, unix.SIGTERM) }
+
+func (a *Array) end(ctx context.Context, signal unix.Signal) error {
+	if err := a.Signal(ctx, a.process, signal); err != nil {
+		return err
+	}
+	_, err := a.Wait(ctx, a.process)
+	return err
+}
+
+// Lintel runs a command of the array's command line and returns what it printed.
+func (a *Array) Lintel(ctx context.Context, args ...string) (string, error) {
+	r, err := a.Run(ctx, append([]string{a.Program(), "--data-dir", a.Dir}, args...)...)
+	return r.Stdout, err
+}
+
+// ServeLog returns what the array has logged.
+func (a *Array) ServeLog(ctx context.Context) (string, error) {
+	s, err := a.Process(ctx, a.process)
+	if err != nil {
+		return "", err
+	}
+	text, err := a.ReadFile(ctx, s.Log)
+	return string(text), err
+}
+
+// IQN returns the initiator name of a guest.
+func (m *Machine) IQN() string { return "iqn.2026-11.io.lintel.lab:" + m.Name }
+
+//go:embed image/multipath.conf
+var multipathConf string
+
+// StartInitiator starts what a host of a SAN runs: iscsid and multipathd, with
+// times that suit tests. It may be called again.
+func (m *Machine) StartInitiator(ctx context.Context) error {
+	if err := m.WriteFile(ctx, "/etc/multipath.conf", strings.NewReader(multipathConf), 0o644); err != nil {
+		return err
+	}
+	_, err := m.Sh(ctx, `
+		sed -i -e 's/^#\?\(node.session.timeo.replacement_timeout\) *=.*/\1 = 5/' \
+			-e 's/^#\?\(node.conn\[0\].timeo.noop_out_interval\) *=.*/\1 = 2/' \
+			-e 's/^#\?\(node.conn\[0\].timeo.noop_out_timeout\) *=.*/\1 = 2/' \
+			-e 's/^node.startup *=.*/node.startup = manual/' /etc/iscsi/iscsid.conf
+		pgrep -x iscsid >/dev/null || iscsid >/dev/null 2>&1
+		pgrep -x multipathd >/dev/null || multipathd >/dev/null 2>&1
+		multipathd show status >/dev/null`)
+	return err
+}
+
+// Login discovers the targets behind the portals and logs in to all of them.
+func (m *Machine) Login(ctx context.Context, portals ...string) error {
+	for _, p := range portals {
+		if _, err := m.Run(ctx, "iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", p); err != nil {
+			return err
+		}
+	}
+	for _, p := range portals {
+		if _, err := m.Run(ctx, "iscsiadm", "-m", "node", "-p", p, "--login"); err != nil {
+			return err
+		}
+	}
+	_, err := m.Run(ctx, "udevadm", "settle", "-t", "10")
+	return err
+}
+
+// Logout ends all sessions and forgets their targets.
+func (m *Machine) Logout(ctx context.Context) error {
+	_, err := m.Sh(ctx, `
+		multipath -F >/dev/null 2>&1 || true
+		iscsiadm -m session >/dev/null 2>&1 && iscsiadm -m node -U all >/dev/null
+		iscsiadm -m node -o delete >/dev/null 2>&1 || true`)
+	return err
+}
+
+// Single is a lab of one head and one host with two networks between them.
+func Single() Topology {
+	return Topology{
+		Name:     "single",
+		Networks: []string{"san-a", "san-b"},
+		Guests:   []GuestSpec{{Name: "head1", Role: "head"}, {Name: "host1", Role: "host"}},
+		Disks:    []DiskSpec{{Name: "data", Size: 4 * GiB, Guests: []string{"head1"}}},
+	}
+}
+
+// SetUpSingle makes an array with one volume on the head of Single, and logs the host
+// in to it over both networks; the volume is the host's multipath device
+// /dev/mapper/mpatha.
+func SetUpSingle(ctx context.Context, l *Lab) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	head, host := l.Machine("head1"), l.Machine("host1")
+	ready := make(chan error, 1)
+	go func() { ready <- host.StartInitiator(ctx) }()
+	array, err := setUpHead(ctx, head)
+	if err != nil {
+		<-ready
+		return err
+	}
+	for _, args := range [][]string{
+		{"volume", "create", "db1", "--size", "1GiB"},
+		{"host", "create", host.Name, "--iqn", host.IQN()},
+		{"map", "db1", host.Name, "--lun", "1"},
+	} {
+		if _, err := array.Lintel(ctx, args...); err != nil {
+			<-ready
+			return err
+		}
+	}
+	if err := <-ready; err != nil {
+		return err
+	}
+	if err := host.Login(ctx, array.Portals...); err != nil {
+		return err
+	}
+	_, err = host.Multipath(ctx, 2)
+	return err
+}
+
+// setUpHead puts a file system on the head's disk and starts an array in it.
+func setUpHead(ctx context.Context, head *Machine) (*Array, error) {
+	if _, err := head.Sh(ctx, "mkfs.ext4 -q /dev/lab/data && mkdir -p /data && mount /dev/lab/data /data"); err != nil {
+		return nil, err
+	}
+	return head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
+}
+
+// Multipath waits until the host has a multipath device of a Lintel volume with the
+// given number of usable paths, and returns its path.
+func (m *Machine) Multipath(ctx context.Context, paths int) (string, error) {
+	var device string
+	err := until(ctx, fmt.Sprintf("no multipath device with %d paths on %s", paths, m.Name), func() error {
+		out, err := m.Sh(ctx, `multipathd show maps raw format "%n %N" ; multipathd show paths raw format "%d %t %T"`)
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(out, "\n")
+		name, _, _ := strings.Cut(lines[0], " ")
+		n := strings.Count(out, "active ready")
+		if name == "" || n != paths {
+			return fmt.Errorf("it has %d, multipathd says:\n%s", n, out)
+		}
+		device = "/dev/mapper/" + name
+		_, err = m.Run(ctx, "test", "-b", device)
+		return err
+	})
+	return device, err
+}
+
+// Heal ends all failures of a guest: its power is on, it is not frozen, and its links
+// are whole and calm.
+func (l *Lab) Heal(ctx context.Context, guest string) error {
+	m := l.Machine(guest)
+	status, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range status.Guests {
+		if g.Name != guest {
+			continue
+		}
+		if g.State == stateFrozen {
+			if err := m.Thaw(ctx); err != nil {
+				return err
+			}
+		}
+		if err := m.PowerOn(ctx); err != nil {
+			return err
+		}
+		for _, n := range g.Networks {
+			if n.Name == Management {
+				continue
+			}
+			if err := m.Heal(ctx, n.Name); err != nil {
+				return err
+			}
+			if err := m.Disturb(ctx, n.Name, ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
