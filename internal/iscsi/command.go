@@ -165,20 +165,22 @@ func (c *conn) endCommand(b wire.BHS, t *task, n int, ok bool) error {
 	t.got = n
 	t.requested = n
 	c.local.BytesWritten += uint64(n)
-	if t.got < t.need || t.unsolicited || t.failure != failNone {
+	gathers := t.got < t.need || t.unsolicited || t.failure != failNone
+	if gathers {
 		c.mu.Lock()
 		t.progress = c.server.tick.Load()
 		c.listLocked(t)
 		c.mu.Unlock()
 	}
-	c.session.admit(c, request{conn: c, cmdSN: t.cmdSN, immediate: t.immediate, task: t})
+	c.session.admit(c, request{conn: c, cmdSN: t.cmdSN, immediate: t.immediate, task: t, gathers: gathers})
 	return nil
 }
 
 // start runs a command whose turn has come, or what of it can go on. The
-// caller is the connection's reader, or, where the command is late, anyone.
-func (c *conn) start(t *task, late bool) {
-	if !late && !t.listed {
+// caller is the connection's reader, or, where the command is or was on the
+// gathering list, anyone: others may have ended it meanwhile.
+func (c *conn) start(t *task, gathers bool) {
+	if !gathers {
 		t.state = taskExecuting
 		c.execute(t)
 		return

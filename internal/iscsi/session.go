@@ -58,7 +58,7 @@ type request struct {
 	immediate bool
 	task      *task  // of a SCSI command
 	run       func() // of everything else; must not wait
-	late      bool   // it had to wait for its turn
+	gathers   bool   // the task has been on the gathering list
 }
 
 // inWindow reports whether a CmdSN lies in the command window; requests
@@ -95,7 +95,7 @@ func (s *session) admit(c *conn, r request) {
 
 func (r *request) start() {
 	if r.task != nil {
-		r.conn.start(r.task, r.late)
+		r.conn.start(r.task, r.gathers)
 	} else if r.run != nil {
 		r.run()
 	}
@@ -130,16 +130,18 @@ func (s *session) postpone(r request) {
 	s.mu.Lock()
 	_, twice := s.queue[r.cmdSN]
 	if !twice && !s.ending && s.inWindow(r.cmdSN) {
-		r.late = true
-		s.queue[r.cmdSN] = r
-		s.postponed.Store(int32(len(s.queue)))
 		if t := r.task; t != nil {
+			r.gathers = true
 			r.conn.mu.Lock()
-			if !t.listed {
+			if t.dropped {
+				r.task = nil // aborted a moment ago; its place in the order stays
+			} else if !t.listed {
 				r.conn.listLocked(t)
 			}
 			r.conn.mu.Unlock()
 		}
+		s.queue[r.cmdSN] = r
+		s.postponed.Store(int32(len(s.queue)))
 		s.mu.Unlock()
 		return
 	}
@@ -213,6 +215,9 @@ func (c *conn) dropTask(t *task) {
 // has to discard it; otherwise whoever is at work on it does: the reader, or
 // the one who is giving it budget.
 func (c *conn) dropLocked(t *task) bool {
+	if t.dropped {
+		return false
+	}
 	c.unlistLocked(t)
 	t.dropped = true
 	return !t.filling && (!t.waiting || c.server.budget.leave(t))
