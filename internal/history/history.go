@@ -11,6 +11,9 @@
 // no write that was acknowledged before the call of a Flush that was
 // acknowledged before the cut, and no acknowledged write with FUA. Each other
 // write since may be lost or not, independently of the rest.
+//
+// In doubt the judge acquits: about clocks that are inexact, an acknowledgement that
+// arrives after the power cut, a miscompare after a write without an answer.
 package history
 
 import (

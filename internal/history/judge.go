@@ -88,27 +88,17 @@ func sortedKeys(m map[uint64][]Op) []uint64 {
 
 // judge decides on the history of one block.
 func judge(h []Op, end time.Time) porcupine.CheckResult {
-	// What is left without miscompares has few operations that can be anywhere,
-	// and most violations show in it.
-	found := search(settle(h, false), end)
-	if found == porcupine.Ok && slices.ContainsFunc(h, func(op Op) bool { return op.Outcome == Miscompare }) {
-		found = search(settle(h, true), end)
-	}
-	return found
-}
-
-func search(h []event, end time.Time) porcupine.CheckResult {
 	left := time.Until(end)
 	if left <= 0 {
 		return porcupine.Unknown
 	}
 	cuts := 0
-	list := make([]porcupine.Operation, len(h))
-	for i, e := range h {
+	var list []porcupine.Operation
+	for _, e := range settle(h) {
 		if e.Kind == PowerCut {
 			cuts++
 		}
-		list[i] = porcupine.Operation{Input: e, Call: e.Call, Return: e.Return}
+		list = append(list, porcupine.Operation{Input: e, Call: e.Call, Return: e.Return})
 	}
 	return porcupine.CheckOperationsTimeout(porcupine.Model{
 		Init: func() any { return state{now: []Value{Blank}} },
@@ -120,31 +110,34 @@ func search(h []event, end time.Time) porcupine.CheckResult {
 	}, list, left)
 }
 
-// event is an operation as the model takes it.
+// event is an operation as the model takes it: one that took effect before its
+// Return.
 type event struct {
 	Op
-	// stable says that the power cut after the write's acknowledgement must not
+	// stable says that the power cut after a store's acknowledgement must not
 	// lose it, provided that it took effect after the cuts before: their number
 	// is cuts.
 	stable bool
 	cuts   int
+	// excused says that a miscompare may be due to a content that nobody saw.
+	excused bool
 }
 
 // settle derives from the times of a block's operations what the model needs to
-// know, and leaves out what constrains nothing: flushes, reads without an answer,
-// writes without an answer that nobody can have noticed.
-func settle(h []Op, miscompares bool) []event {
+// know, and leaves out what constrains nothing: flushes, and operations without an
+// answer that nobody noticed. That a store among these may have been the cause
+// of a miscompare is all that it can explain; it is let explain several, which
+// saves a search that is exponential in their number.
+func settle(h []Op) []event {
 	seen := witnesses(h)
+	unseen := firstUnseen(h, seen)
 	var cuts, flushes []Op
-	lastMiss := int64(-1 << 63)
 	for _, op := range h {
 		switch {
 		case op.Kind == PowerCut:
 			cuts = append(cuts, op)
 		case op.Kind == Flush && op.Outcome == OK:
 			flushes = append(flushes, op)
-		case op.Outcome == Miscompare:
-			lastMiss = max(lastMiss, op.Return)
 		}
 	}
 	var list []event
@@ -154,21 +147,29 @@ func settle(h []Op, miscompares bool) []event {
 		switch {
 		case op.Kind == PowerCut, op.Kind == Read && op.Outcome == OK:
 		case op.Outcome == Miscompare:
-			if !miscompares {
-				continue
-			}
-		case !op.Kind.stores():
-			continue
-		case op.Outcome == OK:
+			e.excused = unseen <= op.Return
+		case op.Kind.stores() && op.Outcome == OK:
 			e.stable, e.cuts = stable(op, flushes, cuts)
-		case witnessed: // it did take effect, before its witness was answered
-			e.Outcome, e.Return, e.cuts = OK, max(bound, op.Call), -1
-		case !miscompares || op.Call > lastMiss:
-			continue // only a miscompare can be due to a content that nobody saw
+		case op.Kind.stores() && witnessed:
+			e.Return = max(bound, op.Call)
+		default:
+			continue
 		}
 		list = append(list, e)
 	}
 	return list
+}
+
+// firstUnseen returns the call of the first store that had no answer and that
+// nobody noticed; Forever where there is none.
+func firstUnseen(h []Op, seen map[Value]int64) int64 {
+	first := int64(Forever)
+	for _, op := range h {
+		if _, ok := seen[op.Value]; !ok && op.Kind.stores() && op.Outcome == Unknown {
+			first = min(first, op.Call)
+		}
+	}
+	return first
 }
 
 // witnesses returns, for each value that an operation found in the block, when the
@@ -232,39 +233,42 @@ func (s state) equal(o state) bool {
 	return s.cuts == o.cuts && slices.Equal(s.now, o.now) && slices.Equal(s.back, o.back)
 }
 
+// hidden stands for any content that nobody saw.
+const hidden = Torn - 1
+
 // step takes an operation into effect, or tells that it cannot have happened
 // in this state. cuts is how many power cuts the whole history has.
 func step(s state, e event, cuts int) (state, bool) {
-	has := slices.Contains(s.now, e.Value)
-	expected := e.Kind == CompareAndWrite && slices.Contains(s.now, e.Expect)
-	switch {
-	case e.Kind == PowerCut:
+	replaced := s.now // by what it stores
+	switch e.Kind {
+	case PowerCut:
 		return state{now: union(s.now, s.back), cuts: s.cuts + 1}, true
-	case e.Kind == Read:
+	case Read:
+		ok := slices.Contains(s.now, e.Value) && e.Value != hidden
 		s.now = []Value{e.Value}
-		return s, has
-	case e.Outcome == Miscompare:
-		s.now = without(s.now, e.Expect)
-		return s, len(s.now) > 0
-	case e.Kind == CompareAndWrite && e.Outcome == OK && !expected:
-		return s, false
-	case e.Kind == CompareAndWrite && e.Outcome == Unknown && !expected:
-		return s, true // it was a miscompare
-	}
-	// It stores; where it compared without an answer, perhaps only some of the
-	// contents are replaced.
-	replaced, kept := s.now, []Value(nil)
-	if e.Kind == CompareAndWrite {
-		replaced = []Value{e.Expect}
-		if e.Outcome == Unknown {
-			kept = without(s.now, e.Expect)
+		return s, ok
+	case CompareAndWrite:
+		found := slices.Contains(s.now, e.Expect)
+		if e.Outcome != Miscompare {
+			if !found {
+				return s, false
+			}
+			replaced = []Value{e.Expect}
+			break
 		}
+		if !found {
+			return s, true
+		}
+		s.now = without(s.now, e.Expect)
+		if e.excused {
+			s.now, s.back = union(s.now, []Value{hidden}), union(s.back, []Value{e.Expect})
+		}
+		return s, len(s.now) > 0
 	}
-	s.now = union(kept, []Value{e.Value})
-	switch {
-	case s.cuts == cuts, e.stable && e.cuts == s.cuts:
+	s.now = []Value{e.Value}
+	if s.cuts == cuts || e.stable && e.cuts == s.cuts {
 		s.back = nil
-	default:
+	} else {
 		s.back = union(s.back, replaced)
 	}
 	return s, true

@@ -9,6 +9,10 @@ import (
 // either: without any further operation it could.
 func shrink(h []Op, illegal func([]Op) bool) []Op {
 	h = prefix(h, illegal)
+	miscompare := func(op Op) bool { return op.Outcome == Miscompare }
+	if less := slices.DeleteFunc(slices.Clone(h), miscompare); illegal(less) {
+		h = less // without them, all the others can be left out
+	}
 	for size := len(h) / 2; size > 0; {
 		shrunk := false
 		for at := 0; at < len(h); {
@@ -66,31 +70,16 @@ func prefix(h []Op, illegal func([]Op) bool) []Op {
 	return h // the time was up
 }
 
-// remove returns a history without some operations and without those that could
-// not have happened but for them, because they found what they stored.
+// remove returns a history without some operations, and without the reads that found
+// what they stored. Of a COMPARE AND WRITE that did, the write is left: it could
+// happen at any time that the whole could.
 func remove(h []Op, from, to int) []Op {
 	gone := make(map[Value]bool)
 	dropped := make([]bool, len(h))
-	drop := func(i int) bool {
-		if dropped[i] {
-			return false
-		}
+	for i := from; i < to; i++ {
 		dropped[i] = true
 		if h[i].Kind.stores() {
 			gone[h[i].Value] = true
-		}
-		return true
-	}
-	for i := from; i < to; i++ {
-		drop(i)
-	}
-	for again := true; again; {
-		again = false
-		for i, op := range h {
-			if op.Outcome == OK && op.Kind == Read && gone[op.Value] ||
-				op.Outcome != Miscompare && op.Kind == CompareAndWrite && gone[op.Expect] {
-				again = drop(i) || again
-			}
 		}
 	}
 	first := int64(Forever) // call of the first store that is left
@@ -101,17 +90,23 @@ func remove(h []Op, from, to int) []Op {
 	}
 	var kept []Op
 	for i, op := range h {
-		// A power cut explains contents, unless nothing was stored before it.
-		if !dropped[i] || op.Kind == PowerCut && first <= op.Return {
-			kept = append(kept, op)
+		switch {
+		case op.Kind == PowerCut && dropped[i] && first <= op.Return:
+			// It explains contents, unless nothing was stored before it.
+		case dropped[i], op.Kind == Read && op.Outcome == OK && gone[op.Value]:
+			continue
+		case op.Kind == CompareAndWrite && op.Outcome != Miscompare && gone[op.Expect]:
+			op.Kind, op.Expect, op.Note = Write, Blank, "of a "+op.Kind.String()
 		}
+		kept = append(kept, op)
 	}
 	return kept
 }
 
 // sound reports whether a part that cannot have happened proves the same of the
 // whole. A miscompare is due to the last store before it, or to a power cut: of the
-// stores that can have been the last, none may be missing.
+// stores that can have been the last, none may be missing, unless one that nobody
+// saw is the excuse for all.
 func sound(whole, part []Op) bool {
 	kept := make(map[Value]bool)
 	for _, op := range part {
@@ -120,8 +115,9 @@ func sound(whole, part []Op) bool {
 		}
 	}
 	cut := slices.ContainsFunc(whole, func(op Op) bool { return op.Kind == PowerCut })
+	unseen := firstUnseen(part, witnesses(part))
 	for _, miss := range part {
-		if miss.Outcome != Miscompare {
+		if miss.Outcome != Miscompare || unseen <= miss.Return {
 			continue
 		}
 		last := int64(math.MinInt64) // call of the last store that was over by then

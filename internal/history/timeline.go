@@ -11,6 +11,7 @@ type Violation struct {
 	Block uint64
 	// Ops are the fewest operations that show it, in the order of their calls:
 	// with any of them left out, and what depends on it, the rest could have happened.
+	// Of a CompareAndWrite whose comparison proves nothing, only the Write is left.
 	Ops []Op
 	// Of is how many operations the history of the block has.
 	Of int
