@@ -1,0 +1,90 @@
+package nvme
+
+import (
+	"net/netip"
+
+	"lintel.io/lintel/internal/nvme/dhchap"
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
+
+// Access is what a Subsystem asks of the array behind it: who may connect, and
+// what a host sees. Its methods are called concurrently and may wait.
+type Access interface {
+	// Authorize decides on a Connect of an admin queue before authentication,
+	// and again on that of each I/O queue. An error that is no *Refusal
+	// is answered with "connect invalid host".
+	Authorize(ConnectRequest) (Grant, error)
+	// Open is called once for each controller that is no discovery
+	// controller, when its host has been let in and authenticated, with what the
+	// host sees now. The array changes it later by c.SetNamespaces. An error refuses
+	// the host.
+	Open(c *Controller) (Namespaces, error)
+	// Closed is called once for each controller that Open was called for, when none of its
+	// commands can reach a device any more.
+	Closed(c *Controller)
+	// Ports lists the ports of the array that a host may use, for the
+	// discovery log. Referrals are in the list too.
+	Ports(Peer) []Port
+}
+
+// Peer is who is at the other end of a queue's connection. The names are what the
+// host says; only DH-HMAC-CHAP or TLS prove them.
+type Peer struct {
+	HostNQN string
+	HostID  [16]byte
+	Remote  netip.AddrPort
+	Local   netip.AddrPort
+	// TLSIdentity is the PSK identity of the connection, empty without TLS.
+	TLSIdentity string
+}
+
+// ConnectRequest is a Connect that wants to be let in.
+type ConnectRequest struct {
+	Peer
+	SubNQN    string
+	Discovery bool // SubNQN names a discovery subsystem
+	QueueID   uint16
+}
+
+// Grant says on what terms a host is let in.
+type Grant struct {
+	// HostKey is the key that the host has to prove to know; without one no
+	// authentication is demanded.
+	HostKey dhchap.Secret
+	// ControllerKey is what the controller proves to know where the host asks for it. Without
+	// one, such an authentication fails.
+	ControllerKey dhchap.Secret
+	// Hashes and Groups are what is allowed, strongest first; none given
+	// allows all.
+	Hashes []dhchap.Hash
+	Groups []dhchap.Group
+}
+
+// Namespaces is what the controllers of a host see: NSID (1 on) to unit. All
+// controllers of one host must be given the same numbers. It is not changed after it was given away.
+type Namespaces map[uint32]Namespace
+
+// Namespace is what one NSID leads to.
+type Namespace struct {
+	Unit     *unit.Unit
+	ReadOnly bool
+}
+
+// Port is one entry of the discovery log: a way to a subsystem of this array, or a
+// referral to another discovery service.
+type Port struct {
+	ID       uint16 // port id of the subsystem, 1 on
+	Address  netip.AddrPort
+	Secure   bool   // a secure channel (TLS) is required
+	Referral bool   // to another discovery service
+	NQN      string // of the subsystem; empty for the one of this array, or the discovery NQN for a referral
+}
+
+// Refusal is the reason why a Connect fails, as the host gets to know it.
+type Refusal struct {
+	Status wire.Status
+	Reason string // for the log
+}
+
+func (r *Refusal) Error() string { return "connect refused: " + r.Status.String() + ": " + r.Reason }
