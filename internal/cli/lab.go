@@ -183,7 +183,7 @@ func (a *app) labStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "Show the guests of a lab and their links",
-		Long:    "Shows the guests of a lab: whether they are up, where they run, their addresses and the links that are cut.",
+		Long:    "Shows the guests of a lab: whether they are up, their addresses and which links are cut.",
 		Example: "  lintel lab status\n  lintel lab status --lab single-2 -o json",
 		Args:    takes(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -284,7 +284,7 @@ func (a *app) labRunCommand() *cobra.Command {
 		Short: "Run a command on a guest",
 		Long: `Runs a command on a guest and ends with its exit code. A command with flags of its
 own, or a pipeline, is written as one word, which a shell takes apart.`,
-		Example: "  lintel lab run host1 lsblk\n  lintel lab run host1 'multipath -ll | head'\n  lintel lab run head1 -- lintel volume list",
+		Example: "  lintel lab run host1 lsblk\n  lintel lab run host1 'multipath -ll'\n  lintel lab run head1 -- lintel volume list",
 		Args:    takes("GUEST COMMAND..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, m, err := which.machine(args[0])

@@ -1,0 +1,136 @@
+package lab_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"lintel.io/lintel/lab"
+)
+
+// load is a fio job with verification that runs on a host while things happen.
+type load struct {
+	t    testing.TB
+	host *lab.Machine
+}
+
+// startLoad starts random verified writes and reads to a device, which go on until
+// they are ended; every read is checked.
+func startLoad(t testing.TB, host *lab.Machine, device string, options ...string) *load {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	_, err := host.Run(ctx, "test", "-b", device)
+	must(t, err)
+	must(t, host.Start(ctx, "fio", append([]string{"fio", "--name=load", "--filename=" + device, "--size=24m", "--rw=randrw", "--bs=4k",
+		"--direct=1", "--ioengine=libaio", "--iodepth=8", "--rate_iops=400", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
+		"--time_based", "--runtime=600", "--output=/tmp/load.json", "--output-format=json"}, options...)...))
+	return &load{t, host}
+}
+
+// end ends the load in good order and checks that no I/O failed; it returns the
+// longest time that a write took.
+func (l *load) end() time.Duration {
+	l.t.Helper()
+	ctx := within(l.t, 3*time.Minute)
+	must(l.t, l.host.Signal(ctx, "fio", 2))
+	state, err := l.host.Wait(ctx, "fio")
+	must(l.t, err)
+	log, _ := l.host.ReadFile(ctx, state.Log)
+	if state.Code != 0 && state.Code != 128 {
+		out, _ := l.host.ReadFile(ctx, "/tmp/load.json")
+		l.t.Fatalf("fio ended with %d: %s\n%.3000s", state.Code, log, out)
+	}
+	out := sh(l.t, l.host, `sed -n '/^{/,$p' /tmp/load.json | tr -d ' ",' | awk -F: '
+		/^error:/ { e = $2 } /^total_ios:/ { n += $2 } /^max:/ { if ($2 > m) m = $2 } END { print e, n, m }'`)
+	fields := strings.Fields(out)
+	if len(fields) != 3 || fields[0] != "0" || fields[1] == "0" {
+		l.t.Fatalf("fio's errors, operations and longest: %s: %s", out, log)
+	}
+	took, err := time.ParseDuration(fields[2] + "ns")
+	must(l.t, err)
+	l.t.Logf("fio: %s operations, the longest took %s", fields[1], took.Round(time.Millisecond))
+	return took
+}
+
+// paths waits until the host has a multipath device with n usable paths.
+func paths(t testing.TB, host *lab.Machine, n int) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	device, err := host.Multipath(ctx, n)
+	must(t, err)
+	return device
+}
+
+// TestMultipath checks two portals under dm-multipath with path faults under verified load (SPC-4 §5.15, RFC 7143 §6.3.5).
+func TestMultipath(t *testing.T) {
+	s := hostSide(t, "host1")
+	host := s.host
+	s.lintel(t, "host", "create", "host1", "--iqn", host.IQN())
+	s.volume(t, "m1", "128MiB", 1)
+	must(t, host.Login(within(t, time.Minute), s.array.Portals...))
+	device := paths(t, host, 2)
+
+	t.Run("the map is what the array says", func(t *testing.T) {
+		out := sh(t, host, "multipath -ll")
+		contains(t, out, "LINTEL,VIRTUAL-DISK", "hwhandler='1 alua'", "prio=50 status=active", "queue_if_no_path")
+		naa := sh(t, s.array.Machine, "%s --data-dir %s volume show m1 -o json | grep -i naa", s.array.Program(), s.array.Dir)
+		id := strings.Fields(strings.NewReplacer("(", " ", ")", " ").Replace(out))[1]
+		contains(t, strings.ToLower(naa), strings.TrimPrefix(id, "3"))
+	})
+	t.Run("a link cut for 1 s", func(t *testing.T) {
+		l := startLoad(t, host, device)
+		time.Sleep(time.Second)
+		must(t, host.Cut(within(t, time.Minute), "san-a", lab.Both))
+		time.Sleep(time.Second)
+		must(t, host.Heal(within(t, time.Minute), "san-a"))
+		time.Sleep(2 * time.Second)
+		paths(t, host, 2)
+		l.end()
+	})
+	for _, direction := range []lab.Direction{lab.Both, lab.In, lab.Out} {
+		t.Run("a link cut until its path has failed: "+string(direction), func(t *testing.T) {
+			l := startLoad(t, host, device)
+			time.Sleep(time.Second)
+			must(t, host.Cut(within(t, time.Minute), "san-b", direction))
+			paths(t, host, 1)
+			must(t, host.Heal(within(t, time.Minute), "san-b"))
+			paths(t, host, 2)
+			l.end()
+		})
+	}
+	t.Run("a disturbed link", func(t *testing.T) {
+		l := startLoad(t, host, device)
+		must(t, host.Disturb(within(t, time.Minute), "san-a", "delay 5ms 2ms loss 2% reorder 5%"))
+		time.Sleep(4 * time.Second)
+		must(t, host.Disturb(within(t, time.Minute), "san-a", ""))
+		l.end()
+	})
+	t.Run("the array is killed and comes back", func(t *testing.T) {
+		l := startLoad(t, host, device)
+		time.Sleep(time.Second)
+		must(t, s.array.Kill(within(t, time.Minute)))
+		time.Sleep(2 * time.Second)
+		must(t, s.array.Up(within(t, time.Minute)))
+		paths(t, host, 2)
+		l.end()
+	})
+	t.Run("the array stops and comes back", func(t *testing.T) {
+		l := startLoad(t, host, device)
+		time.Sleep(time.Second)
+		must(t, s.array.Stop(within(t, time.Minute)))
+		must(t, s.array.Up(within(t, time.Minute)))
+		paths(t, host, 2)
+		l.end()
+	})
+	t.Run("a portal goes and comes back", func(t *testing.T) {
+		l := startLoad(t, host, device)
+		time.Sleep(time.Second)
+		s.lintel(t, "portal", "remove", s.array.Portals[0], "--yes")
+		paths(t, host, 1)
+		s.lintel(t, "portal", "add", s.array.Portals[0])
+		paths(t, host, 2)
+		l.end()
+	})
+}

@@ -1,0 +1,78 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// TB is what New needs of a test (testing.TB has it all).
+type TB interface {
+	Helper()
+	Name() string
+	Failed() bool
+	Logf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Cleanup(func())
+}
+
+// TestVariable is the environment variable that lets tests start labs; without it New
+// skips them.
+const TestVariable = "LINTEL_LAB"
+
+// builtProgram builds lintel once for all tests of a process.
+var builtProgram = sync.OnceValues(func() (string, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("cache folder: %w", err)
+	}
+	out := filepath.Join(cache, "lintel")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", out, "lintel.io/lintel/cmd/lintel")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build lintel: %w\n%s", err, text)
+	}
+	return out, nil
+})
+
+// New starts a lab with the lintel of this source tree and ends it with the test. The
+// consoles of its guests are shown when the test fails.
+func New(t TB, topology Topology) *Lab {
+	t.Helper()
+	if os.Getenv(TestVariable) == "" {
+		t.Skipf("starts a lab of guests: set %s=1 (make lab-test)", TestVariable)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	images, err := BuildImages(ctx, func(step string) { t.Logf("%s", step) })
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	program, err := builtProgram()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	l, err := Start(ctx, topology, Options{Program: program, Images: images})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, g := range l.Topology.Guests {
+				t.Logf("end of the console of %s:\n%s", g.Name, l.Log(g.Name))
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Logf("lab %s: %v", l.Name(), err)
+		}
+	})
+	return l
+}
