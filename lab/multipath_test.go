@@ -75,9 +75,7 @@ func TestMultipath(t *testing.T) {
 	t.Run("the map is what the array says", func(t *testing.T) {
 		out := sh(t, host, "multipath -ll")
 		contains(t, out, "LINTEL,VIRTUAL-DISK", "hwhandler='1 alua'", "prio=50 status=active", "queue_if_no_path")
-		naa := sh(t, s.array.Machine, "%s --data-dir %s volume show m1 -o json | grep -i naa", s.array.Program(), s.array.Dir)
-		id := strings.Fields(strings.NewReplacer("(", " ", ")", " ").Replace(out))[1]
-		contains(t, strings.ToLower(naa), strings.TrimPrefix(id, "3"))
+		contains(t, out, "(3"+naaOf(t, s, "m1")+")")
 	})
 	t.Run("a link cut for 1 s", func(t *testing.T) {
 		l := startLoad(t, host, device)

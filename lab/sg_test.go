@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestSG3Utils(t *testing.T) {
 
 	t.Run("INQUIRY", func(t *testing.T) {
 		out := sh(t, host, "sg_inq %s", d)
-		contains(t, out, "Vendor identification: LINTEL", "Product identification: VIRTUAL-DISK", "PDT=0", "TPGS=1", "CmdQue=1", "3PC=1")
+		contains(t, out, "Vendor identification: LINTEL", "Product identification: VIRTUAL-DISK", "PDT=0", "TPGS=3", "CmdQue=1", "3PC=1")
 		contains(t, sh(t, host, "sg_vpd -p di %s", d), "NAA 6", naa, "Relative target port: 0x", "Target port group: 0x", "SCSI name string", "iqn.2026-11.io.lintel:")
 		contains(t, sh(t, host, "sg_vpd -p sv %s", d), "Supported VPD pages", "0x83", "0xb0", "0xb2")
 		contains(t, sh(t, host, "sg_vpd -p lbpv %s", d), "Unmap command supported (LBPU): 1", "Provisioning type: 2 (thin")
@@ -50,12 +51,12 @@ func TestSG3Utils(t *testing.T) {
 		contains(t, sh(t, host, "sg_logs %s", d), "0x00        Supported log pages")
 	})
 	t.Run("MODE SENSE", func(t *testing.T) {
-		contains(t, sh(t, host, "sdparm --get=WCE %s 2>/dev/null || sg_modes -p 8 %[1]s", d), "WCE")
+		contains(t, sh(t, host, "sg_modes -p 8 %s", d), "DpoFua=1", "00     88 12 04") // WCE=1
 	})
 	t.Run("UNMAP and GET LBA STATUS", func(t *testing.T) {
 		sh(t, host, "dd if=/dev/urandom of=%s bs=1M count=2 oflag=direct status=none", d)
 		contains(t, sh(t, host, "sg_get_lba_status --lba=0 %s", d), "mapped")
-		sh(t, host, "sg_unmap --lba=0 --num=2048 %s", d)
+		sh(t, host, "sg_unmap --force --lba=0 --num=2048 %s", d)
 		contains(t, sh(t, host, "sg_get_lba_status --lba=0 %s", d), "deallocated")
 		if got := sh(t, host, "dd if=%s bs=1M count=1 iflag=direct status=none | tr -d '\\0' | wc -c", d); got != "0" {
 			t.Errorf("%s bytes that are not zero after UNMAP", got)
@@ -84,15 +85,24 @@ func TestSG3Utils(t *testing.T) {
 }
 
 // naaOf returns the NAA identifier of a volume as sg_vpd prints it, without 0x.
-func naaOf(t *testing.T, s *san, volume string) string {
+func naaOf(t testing.TB, s *san, volume string) string {
 	t.Helper()
-	return sh(t, s.array.Machine, `%s --data-dir %s volume show %s -o json | sed -n 's/.*"naaId": "\(0x\)\?\(.*\)".*/\2/p'`, s.array.Program(), s.array.Dir, volume)
+	var v struct {
+		Spec struct {
+			NAA string `json:"naa_id"`
+		} `json:"spec"`
+	}
+	must(t, json.Unmarshal([]byte(s.lintel(t, "volume", "show", volume, "-o", "json")), &v))
+	if !strings.HasPrefix(v.Spec.NAA, "6024c4e") {
+		t.Fatalf("volume %s has the NAA identifier %q", volume, v.Spec.NAA)
+	}
+	return v.Spec.NAA
 }
 
 // compareAndWrite lets two hosts count in one block by COMPARE AND WRITE alone: each
 // adds one only to the value that it has just read. No increment may be lost.
 func compareAndWrite(t *testing.T, host *lab.Machine, d string, host2 *lab.Machine, d2 string) {
-	const rounds = 25
+	const rounds = 12
 	sh(t, host, "dd if=/dev/zero of=%s bs=512 seek=5000 count=1 oflag=direct status=none", d)
 	script := `
 		done=0; lost=0
@@ -168,5 +178,5 @@ func persistentReservations(t *testing.T, s *san, host *lab.Machine, d string, h
 	contains(t, refused(t, host, "sg_turs %s >/dev/null 2>&1 || true; dd if=/dev/zero of=%[1]s bs=512 seek=6000 count=1 oflag=direct status=none", d), "dd:")
 	sh(t, host2, "sg_persist --out --release --param-rk=%s --prout-type=5 %s", two, d2)
 	sh(t, host2, "sg_persist --out --clear --param-rk=%s %s", two, d2)
-	contains(t, sh(t, host, "sg_turs %s >/dev/null 2>&1 || true; sg_persist --in --read-keys %[1]s", d), "no registered reservation keys")
+	contains(t, sh(t, host, "sg_turs %s >/dev/null 2>&1 || true; sg_persist --in --read-keys %[1]s", d), "there are NO registered reservation keys")
 }
