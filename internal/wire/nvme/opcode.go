@@ -146,7 +146,7 @@ const (
 const (
 	ANAOptimized      uint8 = 0x1
 	ANANonOptimized   uint8 = 0x2
-	ANAInaccessibleSt uint8 = 0x3
-	ANAPersistent     uint8 = 0x4
+	ANAInaccessible   uint8 = 0x3
+	ANAPersistentLoss uint8 = 0x4
 	ANAChange         uint8 = 0xF
 )

@@ -91,12 +91,12 @@ const (
 	AccessDenied       Status = 0x286
 	DeallocatedUnwrite Status = 0x287
 
-	InternalPathError Status = 0x300
-	ANAPersistentLoss Status = 0x301
-	ANAInaccessible   Status = 0x302
-	ANATransition     Status = 0x303
-	HostPathError     Status = 0x370
-	HostAborted       Status = 0x371
+	InternalPathError  Status = 0x300
+	PathPersistentLoss Status = 0x301
+	PathInaccessible   Status = 0x302
+	PathTransition     Status = 0x303
+	HostPathError      Status = 0x370
+	HostAborted        Status = 0x371
 )
 
 var statusNames = map[Status]string{
@@ -146,9 +146,9 @@ var statusNames = map[Status]string{
 	CompareFailure:            "compare failure",
 	AccessDenied:              "access denied",
 	InternalPathError:         "internal path error",
-	ANAPersistentLoss:         "asymmetric access persistent loss",
-	ANAInaccessible:           "asymmetric access inaccessible",
-	ANATransition:             "asymmetric access transition",
+	PathPersistentLoss:        "asymmetric access persistent loss",
+	PathInaccessible:          "asymmetric access inaccessible",
+	PathTransition:            "asymmetric access transition",
 }
 
 func (s Status) String() string {
