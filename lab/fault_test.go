@@ -13,7 +13,7 @@ func TestHeadFaults(t *testing.T) {
 	topology := lab.Single()
 	topology.Disks = append(topology.Disks,
 		lab.DiskSpec{Name: "raw", Size: 64 * lab.MiB, Guests: []string{"head1"}},
-		lab.DiskSpec{Name: "small", Size: 96 * lab.MiB, Guests: []string{"head1"}})
+		lab.DiskSpec{Name: "small", Size: 192 * lab.MiB, Guests: []string{"head1"}})
 	l := lab.New(t, topology)
 	s := &san{Lab: l, host: l.Machine("host1")}
 	head, host := l.Machine("head1"), s.host
@@ -72,8 +72,8 @@ func TestHeadFaults(t *testing.T) {
 		sh(t, host, "dd if=/dev/urandom of=%s bs=1M count=4 oflag=direct status=none", raw)
 		must(t, faulty.FailSectors(ctx, 2048, 2055))
 		sh(t, host, "dd if=%s of=/dev/null bs=4k count=256 iflag=direct status=none", raw)
-		contains(t, refused(t, host, "dd if=%s of=/dev/null bs=4k skip=256 count=1 iflag=direct", raw), "Input/output error")
-		contains(t, refused(t, host, "sg_dd if=%s of=/dev/null bs=512 skip=2048 count=8 blk_sgio=1 odir=1 2>&1", raw), "edium")
+		contains(t, refused(t, host, "dd if=%s of=/dev/null bs=4k skip=256 count=1 iflag=direct", raw), "No data available")
+		contains(t, refused(t, host, "sg_raw -r 4096 %s 28 00 00 00 08 00 00 00 08 00 2>&1", raw), "Medium Error", "Unrecovered read error") // READ(10)
 		sh(t, host, "dd if=%s of=/dev/null bs=4k skip=257 count=16 iflag=direct status=none; sg_turs %[1]s", raw)
 		must(t, faulty.Heal(ctx))
 		sh(t, host, "dd if=%s of=/dev/null bs=4k skip=256 count=1 iflag=direct status=none", raw)
@@ -110,7 +110,7 @@ func awaitPaths(t testing.TB, host *lab.Machine, device string, n int) {
 // way that tells why, and succeed again when there is space.
 func fullDisk(t *testing.T, s *san, head *lab.Machine) {
 	ctx := within(t, 3*time.Minute)
-	sh(t, head, "mkfs.ext4 -q -m 0 /dev/lab/small; mkdir -p /small; mount /dev/lab/small /small; dd if=/dev/zero of=/small/ballast bs=1M count=40 status=none; sync")
+	sh(t, head, "mkfs.ext4 -q -m 0 /dev/lab/small; mkdir -p /small; mount /dev/lab/small /small")
 	full := &san{Lab: s.Lab, host: s.host}
 	var err error
 	full.array, err = head.Serve(ctx, "/small/array", nil, "--portal", head.Address("san-a")+":3261")
@@ -119,11 +119,12 @@ func fullDisk(t *testing.T, s *san, head *lab.Machine) {
 	full.lintel(t, "host", "create", "host1", "--iqn", s.host.IQN())
 	full.lintel(t, "volume", "create", "thin", "--size", "64MiB")
 	full.lintel(t, "map", "thin", "host1", "--lun", "0")
+	sh(t, head, "dd if=/dev/zero of=/small/ballast bs=1M count=$(( $(df -m --output=avail /small | tail -1) - 24 )) status=none; sync")
 	sh(t, s.host, "pkill -x multipathd; sleep 0.2; multipath -F || true")
 	must(t, s.host.Login(ctx, head.Address("san-a")+":3261"))
 	d := sh(t, s.host, "for i in $(seq 100); do readlink -e /dev/disk/by-path/ip-%s:3261-*-lun-0 && exit 0; sleep 0.1; done; exit 1", head.Address("san-a"))
 	sh(t, s.host, "dd if=/dev/urandom of=%s bs=1M count=8 oflag=direct status=none; dd if=%[1]s bs=1M count=8 iflag=direct status=none | sha256sum >/tmp/before", d)
-	contains(t, refused(t, s.host, "dd if=/dev/urandom of=%s bs=64k oflag=direct conv=fsync", d), "No space left on device")
+	contains(t, refused(t, s.host, "dd if=/dev/urandom of=%s bs=64k seek=128 oflag=direct conv=fsync", d), "No space left on device")
 	sh(t, s.host, "dd if=%s bs=1M count=8 iflag=direct status=none | sha256sum | cmp - /tmp/before", d)
 	sh(t, s.host, "dd if=/dev/urandom of=%s bs=1M count=1 oflag=direct status=none", d)
 	sh(t, head, "rm /small/ballast; sync")

@@ -33,7 +33,7 @@ const KernelVariable = "LINTEL_LAB_KERNEL"
 // ErrNoImage says that an image has not been built yet.
 var ErrNoImage = errors.New("not built yet: run lintel lab build")
 
-// Progress is told what is being done; it may be called from one goroutine at a time.
+// Progress is told what is being done; calls do not overlap.
 type Progress func(step string)
 
 // CacheDir returns the folder that keeps the images: LINTEL_LAB_CACHE, or
@@ -115,7 +115,9 @@ func (i image) build(ctx context.Context, cache string, progress Progress) (_ st
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("cache folder: %w", err)
 	}
+	waiting := time.AfterFunc(time.Second, func() { progress("another process builds the " + i.name + ": waiting for it") })
 	unlock, err := lockFile(ctx, path+".lock")
+	waiting.Stop()
 	if err != nil {
 		return "", err
 	}

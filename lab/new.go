@@ -25,8 +25,15 @@ type TB interface {
 // skips them.
 const TestVariable = "LINTEL_LAB"
 
+// ProgramVariable is the environment variable that names a lintel to test in place of
+// that of the source tree.
+const ProgramVariable = "LINTEL_LAB_PROGRAM"
+
 // builtProgram builds lintel once for all tests of a process.
 var builtProgram = sync.OnceValues(func() (string, error) {
+	if given := os.Getenv(ProgramVariable); given != "" {
+		return filepath.Abs(given)
+	}
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err

@@ -54,7 +54,7 @@ func (m *Machine) Program() string {
 // Serve starts an array on the machine, with its data in dir, that listens on port
 // 3260 of the machine's addresses in the given networks.
 func (m *Machine) Serve(ctx context.Context, dir string, networks []string, args ...string) (*Array, error) {
-	a := &Array{Machine: m, Dir: dir, process: "serve-" + path.Base(dir), args: args}
+	a := &Array{Machine: m, Dir: dir, process: "serve" + strings.ReplaceAll(path.Clean(dir), "/", "-"), args: args}
 	for _, n := range networks {
 		a.Portals = append(a.Portals, m.Address(n)+":3260")
 	}
