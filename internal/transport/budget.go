@@ -40,7 +40,7 @@ func (b *Budget) Take(c *Claim, n int64, line bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c.want = n
-	if len(b.line) == 0 && b.fits(c) {
+	if b.fits(c) && !b.blocked() {
 		b.grant(c)
 		return true
 	}
@@ -52,6 +52,17 @@ func (b *Budget) Take(c *Claim, n int64, line bool) bool {
 
 func (b *Budget) fits(c *Claim) bool {
 	return b.free >= c.want && (c.Share.held == 0 || c.Share.held+c.want <= b.share)
+}
+
+// blocked reports whether a claim in line waits for the common budget: it keeps
+// its place. Those that wait for others of their own connection hold nobody up.
+func (b *Budget) blocked() bool {
+	for _, w := range b.line {
+		if b.free < w.want {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *Budget) grant(c *Claim) {

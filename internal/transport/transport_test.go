@@ -128,17 +128,20 @@ func TestBudget(t *testing.T) {
 		t.Error("waiting is no grant")
 	}
 	other, w3 := claim(&s2)
-	if b.Take(other, 5, true) {
-		t.Error("nobody overtakes the line")
+	if !b.Take(other, 5, true) {
+		t.Error("a full connection does not hold others up")
 	}
 	late, w4 := claim(&s2)
 	b.Take(late, 20, true)
+	if b.Take(&Claim{Share: &Share{}}, 1, false) {
+		t.Error("nobody overtakes a claim that waits for the common budget")
+	}
 	if !b.Leave(late) || b.Leave(late) {
 		t.Error("a claim leaves the line once")
 	}
 	b.Release(big)
 	b.Release(big)
-	if w2.granted != 1 || w3.granted != 1 || w4.granted != 0 || !second.Holds() || !other.Holds() {
+	if w2.granted != 1 || w3.granted != 0 || w4.granted != 0 || !second.Holds() || !other.Holds() {
 		t.Errorf("granted %d, %d, %d times", w2.granted, w3.granted, w4.granted)
 	}
 	b.Release(second)
