@@ -5,3 +5,7 @@
 // A command goes one way: transport -> Queue.Execute -> command -> unit and block
 // device, and back by Owner.RequestDone.
 package nvme
+
+import "encoding/binary"
+
+var le = binary.LittleEndian

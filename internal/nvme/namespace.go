@@ -1,11 +1,223 @@
 package nvme
 
-import "lintel.io/lintel/internal/unit"
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
 
-// namespace is one NSID of a controller.
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
+
+// maxNSID is the highest namespace identifier (NN).
+const maxNSID = 16384
+
+// namespace is one NSID of one controller.
 type namespace struct {
-	unit *unit.Unit
-	nsid uint32
+	ctrl     *Controller
+	unit     *unit.Unit
+	nsid     uint32
+	readOnly atomic.Bool   // the mapping is
+	mask     atomic.Uint32 // Reservation Notification Mask
+	fixed    bool          // the device takes no writes
 }
 
-type fusing uint8
+var _ unit.Watcher = (*namespace)(nil)
+
+// nsTable finds the namespace of an NSID. It is never changed once published.
+type nsTable struct {
+	low  []*namespace // NSIDs below 256
+	high map[uint32]*namespace
+	ids  []uint32 // sorted
+}
+
+func (t *nsTable) get(nsid uint32) *namespace {
+	if uint64(nsid) < uint64(len(t.low)) {
+		return t.low[nsid]
+	}
+	return t.high[nsid]
+}
+
+// all returns the namespaces in order of their NSIDs.
+func (t *nsTable) all() []*namespace {
+	list := make([]*namespace, len(t.ids))
+	for i, id := range t.ids {
+		list[i] = t.get(id)
+	}
+	return list
+}
+
+func newNSTable(m map[uint32]*namespace) *nsTable {
+	t := &nsTable{ids: slices.Sorted(maps.Keys(m))}
+	for _, id := range t.ids {
+		if id >= 256 {
+			if t.high == nil {
+				t.high = make(map[uint32]*namespace)
+			}
+			t.high[id] = m[id]
+			continue
+		}
+		for len(t.low) <= int(id) {
+			t.low = append(t.low, nil)
+		}
+		t.low[id] = m[id]
+	}
+	return t
+}
+
+// SetNamespaces replaces what the controller's host sees, and tells it where
+// that differs. NSIDs beyond 16384 are left out. Commands under way on a namespace that is gone end.
+func (c *Controller) SetNamespaces(m Namespaces) {
+	c.setNamespaces(m, false)
+}
+
+// setNamespaces is SetNamespaces, or the end of the controller's namespaces.
+func (c *Controller) setNamespaces(m Namespaces, end bool) {
+	c.setting.Lock()
+	defer c.setting.Unlock()
+	if !end {
+		c.mu.Lock()
+		ending := c.ending
+		c.mu.Unlock()
+		if ending {
+			return
+		}
+	}
+	old := c.table.Load()
+	next := make(map[uint32]*namespace, len(m))
+	changed := make(map[uint32]bool)
+	for nsid, to := range m {
+		if nsid == 0 || nsid > maxNSID || to.Unit == nil {
+			continue
+		}
+		ns := old.get(nsid)
+		switch {
+		case ns == nil || ns.unit != to.Unit:
+			ns = &namespace{ctrl: c, unit: to.Unit, nsid: nsid, fixed: to.Unit.Device().Info().ReadOnly}
+			ns.readOnly.Store(to.ReadOnly)
+			changed[nsid] = true
+		case ns.readOnly.Swap(to.ReadOnly) != to.ReadOnly:
+			changed[nsid] = true
+		}
+		next[nsid] = ns
+	}
+	c.table.Store(newNSTable(next))
+	for nsid, ns := range next {
+		if old.get(nsid) != ns {
+			ns.unit.Attach(ns)
+		}
+	}
+	d := newDrain(func() {})
+	for _, ns := range old.all() {
+		if next[ns.nsid] != ns {
+			changed[ns.nsid] = true
+			c.drop(ns, d)
+		}
+	}
+	d.release()
+	for nsid := range changed {
+		c.events.namespaceChanged(nsid)
+	}
+}
+
+// drop ends the commands on a namespace that the table does not have any more.
+func (c *Controller) drop(ns *namespace, d *drain) {
+	ns.unit.Detach(ns)
+	c.cancelOn(ns, wire.InvalidNamespace.DNR(), d, everyRequest)
+}
+
+// cancelOn ends the commands on a namespace that match, and returns how many.
+func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *drain, match func(*Request) bool) int {
+	c.mu.Lock()
+	queues := c.queuesLocked(false)
+	c.mu.Unlock()
+	n := 0
+	for _, q := range queues {
+		n += q.cancel(s, d, func(r *Request) bool { return r.ns == ns && match(r) })
+	}
+	return n
+}
+
+// removeUnit takes a unit away from the host.
+func (c *Controller) removeUnit(u *unit.Unit, d *drain) {
+	c.setting.Lock()
+	defer c.setting.Unlock()
+	old := c.table.Load()
+	next := make(map[uint32]*namespace)
+	var gone []*namespace
+	for _, ns := range old.all() {
+		if ns.unit == u {
+			gone = append(gone, ns)
+		} else {
+			next[ns.nsid] = ns
+		}
+	}
+	if len(gone) > 0 {
+		c.table.Store(newNSTable(next))
+	}
+	for _, ns := range gone {
+		c.drop(ns, d)
+		c.events.namespaceChanged(ns.nsid)
+	}
+	// Commands on the unit of a namespace that SetNamespaces has taken away already.
+	c.mu.Lock()
+	queues := c.queuesLocked(false)
+	c.mu.Unlock()
+	for _, q := range queues {
+		q.cancel(wire.InvalidNamespace.DNR(), d, func(r *Request) bool { return r.ns != nil && r.ns.unit == u })
+	}
+}
+
+// Initiator identifies the host in the reservation table: registrations are those of
+// a host, whatever controllers it has (NVMe Base 2.0 §8.19).
+func (ns *namespace) Initiator() unit.Initiator { return ns.ctrl.initiator }
+
+// UnitEvent turns an event of the unit into an asynchronous one.
+func (ns *namespace) UnitEvent(e unit.Event) {
+	ev := &ns.ctrl.events
+	switch e {
+	case unit.EventCapacity, unit.EventInquiry, unit.EventModeParameters:
+		ev.namespaceChanged(ns.nsid)
+	case unit.EventAccessState:
+		ns.ctrl.anaChanges.Add(1)
+		ev.raise(wire.EventANAChanged)
+	case unit.EventRegistrationsPreempted:
+		ns.notify(notifyRegistrationPreempted)
+	case unit.EventReservationsReleased:
+		ns.notify(notifyReservationReleased)
+	case unit.EventReservationsPreempted:
+		ns.notify(notifyReservationPreempted)
+	case unit.EventThinThreshold, unit.EventReset:
+		// What they tell is no news to NVMe hosts: they find no critical warning
+		// of a namespace, and a SCSI reset ends SCSI commands alone.
+	}
+}
+
+// AbortTasks ends the host's commands on the namespace for Preempt and Abort (NVMe
+// Base 2.0 §8.19.7).
+func (ns *namespace) AbortTasks(done func()) {
+	d := newDrain(func() { go done() })
+	ns.ctrl.cancelOn(ns, wire.AbortedPreempt, d, func(r *Request) bool { return !isReservation(r.SQE.Opcode()) })
+	d.release()
+}
+
+// writable says why the namespace takes no changes.
+func (ns *namespace) isReadOnly() bool {
+	return ns.fixed || ns.readOnly.Load() || ns.unit.Attributes().ReadOnly
+}
+
+// anaState returns the state of the namespace's ANA group through this head.
+func (ns *namespace) anaState() uint8 {
+	return anaStates[ns.unit.Group().State(ns.ctrl.sub.cfg.PortGroup)&0xF]
+}
+
+// anaStates translates unit.AccessState to the states of NVMe Base 2.0 §8.1.3. The states
+// between are not used.
+var anaStates = [16]uint8{
+	unit.Optimized:     wire.ANAOptimized,
+	unit.NonOptimized:  wire.ANANonOptimized,
+	unit.Standby:       wire.ANAInaccessible,
+	unit.Unavailable:   wire.ANAInaccessible,
+	unit.Offline:       wire.ANAPersistentLoss,
+	unit.Transitioning: wire.ANAChange,
+}

@@ -1,8 +1,10 @@
 package nvme
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -23,43 +25,304 @@ type QueueConfig struct {
 	Kill func(error)
 }
 
+// MaxQueueDepth is how many entries a queue has at most (MQES).
+const MaxQueueDepth = 1024
+
+// defaultInCapsule is how much data a command capsule holds where the transport does not say.
+const defaultInCapsule = 8192
+
 // Queue is a submission and completion queue pair: one transport connection. It
 // becomes the admin queue or an I/O queue of a controller by its first command,
-// Connect. All methods but DataOutLength may be called concurrently.
+// Connect. DataOutLength, Execute and Close are called one at a time; everything
+// else may be called concurrently.
 type Queue struct {
-	sub *Subsystem
-	cfg QueueConfig
+	sub    *Subsystem
+	cfg    QueueConfig
+	passed atomic.Bool // authentication, or none is demanded
 
-	mu     sync.Mutex
-	closed bool
+	mu         sync.Mutex // leaf
+	ctrl       *Controller
+	id         uint16
+	depth      int
+	noFlow     bool
+	connecting bool
+	auth       *authentication // nil where the host has no key
+	closed     bool
+	requests   *Request // list of commands under way, newest first
+	first      *Request // the first half of a fused pair, which waits for the second to arrive
+	stats      Stats
 }
 
-// Depth returns how many entries the queue has, 2 to 1024: at most one fewer
-// commands may be under way with flow control, that many without. Before Connect
-// it is that of a queue of one command.
-func (q *Queue) Depth() int { return 2 }
+// Depth returns how many entries the queue has: at most one fewer
+// commands are under way with flow control, that many without. Before Connect it
+// is 2.
+func (q *Queue) Depth() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return max(q.depth, 2)
+}
 
 // FlowControl reports whether the SQ head pointer is kept; where not, completions
-// carry FFFFh (NVMe Base 2.0 §3.3.1.1, CATTR bit 2 of Connect).
-func (q *Queue) FlowControl() bool { return true }
+// carry FFFFh (NVMe Base 2.0 §6.3, CATTR bit 2 of Connect).
+func (q *Queue) FlowControl() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.noFlow
+}
 
 // ID returns the queue identifier: 0 for the admin queue, as also before Connect.
-func (q *Queue) ID() uint16 { return 0 }
+func (q *Queue) ID() uint16 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.id
+}
+
+// Controller returns the controller that the queue belongs to, nil before Connect.
+func (q *Queue) Controller() *Controller {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.ctrl
+}
 
 // DataOutLength is called once for each command, in order of arrival, before
 // Execute. It returns how many bytes of data the host sends for the command: 0
 // where there are none or where the command will fail; the transport then drops
 // what came in the capsule, and Execute gives the status.
-func (q *Queue) DataOutLength(r *Request) int { return 0 }
+func (q *Queue) DataOutLength(r *Request) int {
+	r.Refuse, r.length = wire.Success, 0
+	r.fused, r.fusing, r.parked = nil, fuseNone, false
+	e := r.SQE
+	if e.Fuse() != wire.FuseNone || q.first != nil {
+		q.fuse(r)
+	}
+	if r.Refuse != 0 {
+		return 0
+	}
+	if e.PSDT() != wire.PSDTSGL {
+		r.Refuse = wire.InvalidField.DNR()
+		return 0
+	}
+	direction := e.Opcode() & 3
+	limit := MaxTransferBytes
+	if e.Opcode() == wire.FabricsCommand {
+		direction, limit = e.FabricsType()&3, maxAdminBytes
+	}
+	_, length, kind := e.SGL()
+	if length == 0 || direction == directionNone {
+		return 0
+	}
+	if kind != wire.SGLTransport && (kind != wire.SGLOffset || direction != directionOut) {
+		r.Refuse = wire.SGLTypeInvalid.DNR()
+		return 0
+	}
+	if direction == directionOut && q.ID() == 0 {
+		limit = maxAdminBytes
+	}
+	if int64(length) > int64(limit) {
+		r.Refuse = wire.InvalidField.DNR()
+		return 0
+	}
+	r.length = int(length)
+	if direction == directionOut {
+		return r.length
+	}
+	return 0
+}
+
+// The data transfer directions of opcodes (NVMe Base 2.0 figure 86).
+const (
+	directionNone = 0
+	directionOut  = 1 // host to controller
+)
 
 // Execute runs a command for which DataOutLength was called.
 // r.Owner.RequestDone is called once, possibly before Execute returns.
 func (q *Queue) Execute(r *Request) {
-	r.Status = wire.InvalidOpcode.DNR()
-	r.Owner.RequestDone(r)
+	r.queue, r.ns, r.DataIn = q, nil, nil
+	r.Status, r.Result = wire.Success, [2]uint32{}
+	if r.cancelled.Load() != 0 {
+		r.cancelled.Store(0)
+	}
+	e := r.SQE
+	q.mu.Lock()
+	if q.closed {
+		r.cancelled.Store(uint32(wire.AbortedSQDeletion))
+	}
+	q.linkLocked(r)
+	c, id := q.ctrl, q.id
+	if c != nil && id != 0 {
+		// Found under the lock, so that who takes a namespace away finds the command.
+		r.ns = c.table.Load().get(e.NSID())
+	}
+	fused := r.fusing != fuseNone
+	q.mu.Unlock()
+	switch {
+	case r.isCancelled():
+		r.finish(wire.AbortedSQDeletion)
+		return
+	case fused:
+		q.executeFused(r)
+		return
+	case r.Refuse != 0:
+		r.finish(r.Refuse)
+		return
+	}
+	if c != nil && !c.traffic.Load() {
+		c.traffic.Store(true)
+	}
+	if e.Opcode() == wire.FabricsCommand {
+		r.runFabrics(c)
+		return
+	}
+	if s := q.admit(c); s != 0 {
+		r.finish(s)
+		return
+	}
+	if id == 0 {
+		r.runAdmin(c)
+		return
+	}
+	r.runIO(c)
 }
+
+// admit says why the queue takes no admin or I/O commands now.
+func (q *Queue) admit(c *Controller) wire.Status {
+	switch {
+	case c == nil:
+		return wire.CommandSequenceError.DNR()
+	case !q.passed.Load():
+		return wire.AuthenticationRequired.DNR()
+	case c.status.Load()&(wire.CSTSReady|wire.CSTSFatal) != wire.CSTSReady:
+		return wire.CommandSequenceError.DNR()
+	}
+	return wire.Success
+}
+
+// errQueueClosed says why the controller ends when its admin queue does.
+var errQueueClosed = errors.New("the admin queue was closed")
 
 // Close ends the queue: its commands are cancelled. done is called when none of them
 // can reach a device any more; RequestDone has been called for all of them
 // then. DataOutLength and Execute are not called after Close.
-func (q *Queue) Close(done func()) { done() }
+func (q *Queue) Close(done func()) {
+	d := newDrain(func() {
+		if c := q.Controller(); c != nil {
+			c.leave(q)
+		}
+		done()
+	})
+	q.mu.Lock()
+	q.closed = true
+	c, id := q.ctrl, q.id
+	q.mu.Unlock()
+	if c != nil && id == 0 {
+		c.Kill(errQueueClosed)
+	}
+	q.cancel(wire.AbortedSQDeletion, d, everyRequest)
+	d.release()
+}
+
+func everyRequest(*Request) bool { return true }
+
+// cancel ends the commands under way that match, and returns how many. d is held
+// until each has been given back to its owner: none can reach a device then.
+func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
+	n := 0
+	var parked []*Request
+	q.mu.Lock()
+	for r := q.requests; r != nil; r = r.next {
+		if !match(r) {
+			continue
+		}
+		n++
+		r.cancelled.CompareAndSwap(0, uint32(s))
+		r.drains = append(r.drains, d)
+		d.hold()
+		if r.parked {
+			r.parked = false
+			parked = append(parked, r)
+			if r.fused != nil {
+				r.fused.fusing = fuseMissing
+			}
+			if q.first == r {
+				q.first = nil
+			}
+		}
+	}
+	q.mu.Unlock()
+	for _, r := range parked {
+		r.finish(s)
+	}
+	return n
+}
+
+func (q *Queue) linkLocked(r *Request) {
+	r.prev, r.next = nil, q.requests
+	if q.requests != nil {
+		q.requests.prev = r
+	}
+	q.requests = r
+}
+
+func (q *Queue) unlinkLocked(r *Request) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		q.requests = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	}
+	r.prev, r.next = nil, nil
+}
+
+// unpark takes a parked request over; false where another has.
+func (q *Queue) unpark(r *Request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	was := r.parked
+	r.parked = false
+	return was
+}
+
+// Stats counts what commands have done.
+type Stats struct {
+	Reads, ReadBytes   uint64
+	Writes, WriteBytes uint64
+	Others             uint64 // commands that neither read nor write
+	Errors             uint64 // commands that did not succeed
+}
+
+func (s *Stats) add(o Stats) {
+	s.Reads += o.Reads
+	s.ReadBytes += o.ReadBytes
+	s.Writes += o.Writes
+	s.WriteBytes += o.WriteBytes
+	s.Others += o.Others
+	s.Errors += o.Errors
+}
+
+// countLocked adds a finished command to the statistics.
+func (q *Queue) countLocked(r *Request) {
+	switch {
+	case !r.Status.OK():
+		q.stats.Errors++
+	case r.ns == nil:
+		q.stats.Others++
+	case r.SQE.Opcode() == wire.Read:
+		q.stats.Reads++
+		q.stats.ReadBytes += uint64(len(r.DataIn))
+	case r.SQE.Opcode() == wire.Write:
+		q.stats.Writes++
+		q.stats.WriteBytes += uint64(len(r.DataOut))
+	default:
+		q.stats.Others++
+	}
+}
+
+// Stats returns the counts of the queue's commands.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stats
+}

@@ -1,9 +1,16 @@
 package nvme
 
 import (
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
 // Config describes a Subsystem.
@@ -19,24 +26,160 @@ type Config struct {
 	// PortGroup is the target port group of this head, which selects its access
 	// state in a unit.Group.
 	PortGroup uint16
-	Access    Access
-	Logger    *slog.Logger
+	// MaxControllers is how many controllers there are at most, 1024 by default.
+	MaxControllers int
+	Access         Access
+	Logger         *slog.Logger
 }
+
+const (
+	lastController = 0xFFEF // FFF0h to FFFFh are reserved (NVMe Base 2.0 §3.1.1)
+	maxControllers = 1024
+)
 
 // Subsystem is the NVM subsystem of an array as one head presents it, with its
 // discovery service. Its methods may be called concurrently.
-type Subsystem struct{ cfg Config }
+type Subsystem struct {
+	cfg     Config
+	started time.Time
+
+	mu          sync.Mutex // above Controller.mu
+	controllers map[uint16]*Controller
+	lastID      uint16
+	generation  uint64 // of the discovery log
+}
 
 // NewSubsystem returns a subsystem without controllers.
-func NewSubsystem(c Config) (*Subsystem, error) { return &Subsystem{cfg: c}, nil }
+func NewSubsystem(c Config) (*Subsystem, error) {
+	for _, nqn := range []string{c.NQN, c.DiscoveryNQN} {
+		if nqn != "" && !validNQN(nqn) {
+			return nil, fmt.Errorf("nvme: NQN %q: 11 to %d bytes that begin with nqn. are needed", nqn, wire.MaxNQN)
+		}
+	}
+	if c.NQN == "" || c.NQN == wire.DiscoveryNQN {
+		return nil, fmt.Errorf("nvme: subsystem NQN %q: the subsystem needs a name of its own", c.NQN)
+	}
+	if c.Access == nil {
+		return nil, fmt.Errorf("nvme: subsystem %s has no access control", c.NQN)
+	}
+	if c.DiscoveryNQN == "" {
+		c.DiscoveryNQN = wire.DiscoveryNQN
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.FirstController == 0 {
+		c.FirstController = 1
+	}
+	if c.LastController == 0 {
+		c.LastController = lastController
+	}
+	if c.LastController > lastController || c.FirstController > c.LastController {
+		return nil, fmt.Errorf("nvme: controller ids %d to %d: use 1 to %d", c.FirstController, c.LastController, lastController)
+	}
+	if c.MaxControllers <= 0 {
+		c.MaxControllers = maxControllers
+	}
+	return &Subsystem{
+		cfg:         c,
+		started:     time.Now(),
+		controllers: make(map[uint16]*Controller),
+		lastID:      c.LastController,
+		generation:  1,
+	}, nil
+}
+
+func validNQN(s string) bool {
+	return len(s) >= 11 && len(s) <= wire.MaxNQN && strings.HasPrefix(s, "nqn.")
+}
+
+// NQN returns the name of the NVM subsystem.
+func (s *Subsystem) NQN() string { return s.cfg.NQN }
 
 // NewQueue returns the queue of a new connection.
-func (s *Subsystem) NewQueue(c QueueConfig) *Queue { return &Queue{sub: s, cfg: c} }
+func (s *Subsystem) NewQueue(c QueueConfig) *Queue {
+	if c.InCapsule <= 0 {
+		c.InCapsule = defaultInCapsule
+	}
+	if c.Kill == nil {
+		c.Kill = func(error) {}
+	}
+	return &Queue{sub: s, cfg: c}
+}
+
+// isDiscovery reports whether an NQN is one of the discovery subsystem.
+func (s *Subsystem) isDiscovery(nqn string) bool {
+	return nqn == wire.DiscoveryNQN || nqn == s.cfg.DiscoveryNQN
+}
+
+// add gives a controller its id, false where there are too many.
+func (s *Subsystem) add(c *Controller) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first, last := s.cfg.FirstController, s.cfg.LastController
+	if len(s.controllers) >= min(s.cfg.MaxControllers, int(last-first)+1) {
+		return false
+	}
+	// An id is used again as late as possible.
+	for {
+		if s.lastID < first || s.lastID >= last {
+			s.lastID = first
+		} else {
+			s.lastID++
+		}
+		if s.controllers[s.lastID] == nil {
+			break
+		}
+	}
+	c.info.ID = s.lastID
+	s.controllers[c.info.ID] = c
+	return true
+}
+
+func (s *Subsystem) remove(c *Controller) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.controllers, c.info.ID)
+}
+
+func (s *Subsystem) find(id uint16) *Controller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.controllers[id]
+}
+
+// Controllers returns the controllers in order of their ids.
+func (s *Subsystem) Controllers() []*Controller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.controllers), func(a, b *Controller) int { return int(a.info.ID) - int(b.info.ID) })
+}
 
 // RemoveNamespace ends the commands on a unit, for every host, and forgets it.
 // done is called when no command can reach the unit's device any more.
-func (s *Subsystem) RemoveNamespace(u *unit.Unit, done func()) { done() }
+func (s *Subsystem) RemoveNamespace(u *unit.Unit, done func()) {
+	d := newDrain(done)
+	for _, c := range s.Controllers() {
+		c.removeUnit(u, d)
+	}
+	d.release()
+}
 
 // PortsChanged tells hosts with persistent discovery controllers that the
 // discovery log has changed.
-func (s *Subsystem) PortsChanged() {}
+func (s *Subsystem) PortsChanged() {
+	s.mu.Lock()
+	s.generation++
+	s.mu.Unlock()
+	for _, c := range s.Controllers() {
+		if c.info.Discovery {
+			c.events.raise(wire.EventDiscoveryChanged)
+		}
+	}
+}
+
+func (s *Subsystem) discoveryGeneration() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
+}

@@ -103,6 +103,24 @@ func (r *Reservations) Register(q Register) error {
 	return nil
 }
 
+// SetPersist keeps the table across restarts from now on, or no longer (the
+// Reservation Persistence feature of NVMe). It fails with ErrNotPersistent where
+// the unit has no store.
+func (r *Reservations) SetPersist(on bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.table.Load()
+	switch {
+	case t.Persist == on:
+		return nil
+	case on && r.store == nil:
+		return ErrNotPersistent
+	}
+	d := t.draft()
+	d.Persist = on
+	return r.commitLocked(d)
+}
+
 func plausible(name string, transportID []byte) bool {
 	return name != "" && len(name) <= maxInitiatorName && len(transportID) <= maxTransportID
 }
