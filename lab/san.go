@@ -3,9 +3,11 @@ package lab
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,24 +173,12 @@ func SetUpSingle(ctx context.Context, l *Lab) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	head, host := l.Machine("head1"), l.Machine("host1")
-	ready := make(chan error, 1)
-	go func() { ready <- host.StartInitiator(ctx) }()
-	array, err := setUpHead(ctx, head)
-	if err != nil {
-		<-ready
-		return err
-	}
-	for _, args := range [][]string{
-		{"volume", "create", "db1", "--size", "1GiB"},
-		{"host", "create", host.Name, "--iqn", host.IQN()},
-		{"map", "db1", host.Name, "--lun", "1"},
-	} {
-		if _, err := array.Lintel(ctx, args...); err != nil {
-			<-ready
-			return err
-		}
-	}
-	if err := <-ready; err != nil {
+	var initiator error
+	var wg sync.WaitGroup
+	wg.Go(func() { initiator = host.StartInitiator(ctx) })
+	array, err := setUpHead(ctx, head, host)
+	wg.Wait()
+	if err := errors.Join(err, initiator); err != nil {
 		return err
 	}
 	if err := host.Login(ctx, array.Portals...); err != nil {
@@ -198,12 +188,26 @@ func SetUpSingle(ctx context.Context, l *Lab) error {
 	return err
 }
 
-// setUpHead puts a file system on the head's disk and starts an array in it.
-func setUpHead(ctx context.Context, head *Machine) (*Array, error) {
+// setUpHead puts a file system on the head's disk, and in it an array with a volume
+// for the host.
+func setUpHead(ctx context.Context, head, host *Machine) (*Array, error) {
 	if _, err := head.Sh(ctx, "mkfs.ext4 -q /dev/lab/data && mkdir -p /data && mount /dev/lab/data /data"); err != nil {
 		return nil, err
 	}
-	return head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
+	array, err := head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
+	if err != nil {
+		return nil, err
+	}
+	for _, args := range [][]string{
+		{"volume", "create", "db1", "--size", "1GiB"},
+		{"host", "create", host.Name, "--iqn", host.IQN()},
+		{"map", "db1", host.Name, "--lun", "1"},
+	} {
+		if _, err := array.Lintel(ctx, args...); err != nil {
+			return nil, err
+		}
+	}
+	return array, nil
 }
 
 // Multipath waits until the host has a multipath device of a Lintel volume with the

@@ -54,7 +54,7 @@ guests = ["head1", "host1"]
 		"networks = [\"mgmt\"]\n[[guest]]\nname = \"a\"":                                     "there twice",
 		"[[guest]]\nname = \"a\"\n[[disk]]\nname = \"d\"\nsize = \"1MiB\"\nguests = [\"b\"]": "no guest",
 		"[[guest]]\nname = \"a\"\n[[disk]]\nname = \"d\"\nguests = [\"a\"]":                  "needs a size",
-		"[[guest]]\nname = \"a\"\nnmae = \"b\"":                                              "unknown key",
+		"[[guest]]\nname = \"a\"\ntitle = \"b\"":                                             "unknown key",
 		"name = \"" + strings.Repeat("x", 40) + "\"\n[[guest]]\nname = \"a\"":                "lab name",
 	} {
 		write(text)

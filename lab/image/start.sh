@@ -3,6 +3,8 @@
 # arguments say what it is: lab.name=NAME, lab.net=DEVICE=NETWORK=IPV4=IPV6,...
 # and lab.disks=DEVICE:NAME,...
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C TERM=linux
+# Where the array of a head is, for its command line.
+export LINTEL_DATA_DIR=/data/array
 mount -t sysfs sys /sys
 grep -q ' /dev devtmpfs' /proc/mounts || mount -t devtmpfs dev /dev
 ln -sf /proc/self/fd /dev/fd
