@@ -2,13 +2,18 @@ package transport
 
 import "net"
 
-// receiveSize is how much one read may bring.
-const receiveSize = 256<<10 + 1024
+const (
+	// firstSize is how much the first reads may bring: many connections are idle.
+	firstSize = 16 << 10
+	// receiveSize is how much one read may bring where there is more.
+	receiveSize = 256<<10 + 1024
+)
 
 // Input holds what has been read from a connection and not yet handled.
 type Input struct {
 	buf  []byte
 	r, w int
+	size int // what buf is to have
 }
 
 // Bytes returns what is there. It is valid until the next Fill.
@@ -21,28 +26,25 @@ func (in *Input) Take(n int) { in.r += n }
 func (in *Input) Fill(nc net.Conn, need int) (int, error) {
 	in.makeRoom(need)
 	n, err := nc.Read(in.buf[in.w:])
-	in.w += n
+	if in.w += n; in.w == len(in.buf) {
+		in.size = receiveSize // there may be more
+	}
 	return n, err
 }
 
 // makeRoom readies the buffer for a PDU of need bytes that begins at r.
 func (in *Input) makeRoom(need int) {
-	if in.buf == nil {
-		in.buf = make([]byte, receiveSize)
-	}
+	in.size = max(in.size, firstSize)
 	if in.r == in.w {
 		in.r, in.w = 0, 0
-		if len(in.buf) > receiveSize && need <= receiveSize {
-			in.buf = make([]byte, receiveSize)
-		}
 	}
-	if in.r > 0 && len(in.buf)-in.r < max(need, receiveSize/2) {
-		in.w = copy(in.buf, in.buf[in.r:in.w])
-		in.r = 0
-	}
-	if need > len(in.buf) {
-		buf := make([]byte, need)
+	if size := max(need, in.size); len(in.buf) < size || len(in.buf) > size && in.w == 0 {
+		buf := make([]byte, size)
 		in.w = copy(buf, in.buf[in.r:in.w])
 		in.r, in.buf = 0, buf
+	}
+	if in.r > 0 && len(in.buf)-in.r < max(need, len(in.buf)/2) {
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
 	}
 }
