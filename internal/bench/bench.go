@@ -1,6 +1,7 @@
-// Package bench is a load generator for iSCSI logical units: it keeps a number
-// of reads and writes under way on one or more connections and measures rates,
-// latencies and, where it can see the server's process, CPU time per I/O.
+// Package bench is a load generator for iSCSI logical units and NVMe/TCP
+// namespaces: it keeps a number of reads and writes under way on one or more
+// connections and measures rates, latencies and, where it can see the server's
+// process, CPU time per I/O.
 //
 // It works against any target and allocates nothing per I/O.
 package bench
@@ -14,16 +15,17 @@ import (
 // Config describes a run. The zero values of the optional fields stand for the
 // defaults named with them.
 type Config struct {
-	// URL names the logical unit: iscsi://[user[%password]@]host[:port]/iqn/lun (see URL).
+	// URL names the unit: iscsi://[user[%password]@]host[:port]/iqn/lun or
+	// nvme://host[:port]/nqn/nsid (see URL).
 	URL string
-	// Initiator is the initiator name; a generated one where empty.
+	// Initiator is the initiator name or host NQN; a generated one where empty.
 	Initiator string
 	// QueueDepth is the number of commands under way on each connection, 1 to 4096; 32 where 0.
 	QueueDepth int
 	// Connections is the number of TCP connections, 1 to 256; 1 where 0.
 	Connections int
-	// SessionConnections is the number of connections in one session, 1 where
-	// 0. It divides Connections.
+	// SessionConnections is the number of connections in one session, or of I/O
+	// queues in one NVMe association, 1 where 0. It divides Connections.
 	SessionConnections int
 	// BlockSize is the size of each I/O in bytes, a multiple of the unit's
 	// logical block size up to 16 MiB; 4096 where 0.
@@ -136,7 +138,8 @@ type Result struct {
 	Total   Stats         `json:"total"`
 	Read    Stats         `json:"read"`
 	Write   Stats         `json:"write"`
-	// Retries counts commands sent again after BUSY, TASK SET FULL or a unit attention.
+	// Retries counts commands sent again after BUSY, TASK SET FULL or a unit
+	// attention, or an NVMe status that passes.
 	Retries uint64 `json:"retries"`
 	// Verified counts the bytes of reads that were compared with what this run had written.
 	Verified uint64 `json:"verified_bytes"`

@@ -8,8 +8,6 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"lintel.io/lintel/internal/initiator/iscsi"
 )
 
 // run is one run under way.
@@ -17,13 +15,12 @@ type run struct {
 	config       Config
 	url          URL
 	blockSize    uint64 // of the unit
-	long         bool   // READ (16) and WRITE (16) are needed
 	offset, span int64
 	seed         uint64
 	base         time.Time
 	from, until  time.Duration // the measured time, since base
 	stop         atomic.Bool
-	sessions     []*iscsi.Session
+	initiator    initiator
 	workers      []*worker
 }
 
@@ -46,7 +43,13 @@ func Run(ctx context.Context, config Config, progress func(Snapshot)) (Result, e
 		return Result{}, err
 	}
 	if r.url.Target == "" {
-		return Result{}, fmt.Errorf("iSCSI URL %q names no target and LUN", config.URL)
+		return Result{}, fmt.Errorf("URL %q names a portal and no unit", config.URL)
+	}
+	r.initiator = newISCSI(&r.config, &r.url)
+	if r.url.NVMe {
+		if r.initiator, err = newNVMe(&r.config, &r.url); err != nil {
+			return Result{}, err
+		}
 	}
 	for r.seed == 0 {
 		r.seed = rand.Uint64()
@@ -65,52 +68,26 @@ const logoutTime = 2 * time.Second
 func (r *run) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTime)
 	defer cancel()
-	for _, s := range r.sessions {
-		_ = s.Logout(ctx) // the session has ended either way
-	}
-	r.sessions = nil
+	r.initiator.close(ctx)
 }
 
 // login establishes the sessions and sizes the part of the unit to be used.
 func (r *run) login(ctx context.Context) error {
 	c := &r.config
-	opts := iscsi.Options{Initiator: c.Initiator, Target: r.url.Target}
-	if r.url.User != "" {
-		opts.CHAP = &iscsi.CHAP{User: r.url.User, Secret: r.url.Password, TargetUser: r.url.MutualUser, TargetSecret: r.url.MutualPassword}
-	}
-	op := iscsi.DefaultOperational()
-	op.MaxConnections = c.SessionConnections
-	if r.url.HeaderDigest {
-		op.HeaderDigest = []string{"CRC32C"}
-	}
-	if r.url.DataDigest {
-		op.DataDigest = []string{"CRC32C"}
-	}
-	opts.Operational = &op
-	lun := iscsi.LUN(r.url.LUN)
-	var conns []*iscsi.Conn
+	var conns []connection
 	for len(conns) < c.Connections {
 		ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout)
 		defer cancel()
-		s, err := iscsi.Dial(ctx, r.url.Address, opts)
+		more, err := r.initiator.login(ctx)
 		if err != nil {
 			return err
 		}
-		r.sessions = append(r.sessions, s)
-		for range c.SessionConnections - 1 {
-			if _, err := s.AddConnection(ctx, r.url.Address); err != nil {
+		if len(conns) == 0 {
+			if err := r.size(ctx); err != nil {
 				return err
 			}
 		}
-		conns = append(conns, s.Connections()...)
-		if err := s.Ready(ctx, lun); err != nil {
-			return err
-		}
-		if len(r.sessions) == 1 {
-			if err := r.size(ctx, s, lun); err != nil {
-				return err
-			}
-		}
+		conns = append(conns, more...)
 	}
 	r.base = time.Now()
 	r.from = c.Ramp
@@ -124,9 +101,9 @@ func (r *run) login(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) size(ctx context.Context, s *iscsi.Session, lun uint64) error {
+func (r *run) size(ctx context.Context) error {
 	c := &r.config
-	blocks, blockSize, err := s.Capacity(ctx, lun)
+	blocks, blockSize, err := r.initiator.capacity(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,7 +114,6 @@ func (r *run) size(ctx context.Context, s *iscsi.Session, lun uint64) error {
 	if blocks > math.MaxInt64/uint64(blockSize) {
 		return fmt.Errorf("the unit claims %d blocks", blocks)
 	}
-	r.long = blocks > math.MaxUint32 || c.BlockSize/blockSize > math.MaxUint16
 	size := int64(blocks) * int64(blockSize)
 	r.offset, r.span = c.Offset, c.Span
 	if r.span == 0 {
@@ -161,8 +137,7 @@ func (r *run) measure(ctx context.Context, progress func(Snapshot)) (Result, err
 	r.base = time.Now()
 	for _, w := range r.workers {
 		// The worker starts in a callback of its connection, where it stays.
-		first := &iscsi.Command{LUN: w.lun, CDB: make([]byte, 6), Attr: iscsi.AttrSimple, Done: func(*iscsi.Command) { w.start() }}
-		if err := w.conn.Submit(first); err != nil {
+		if err := w.conn.begin(w.start); err != nil {
 			return Result{}, err
 		}
 	}

@@ -55,26 +55,26 @@ func startTarget(t *testing.T, size, blockSize int) *memTarget {
 
 func (m *memTarget) url() string { return "iscsi://" + m.address + "/iqn.2026-11.io.lintel:mem/1" }
 
-// connection is the state of one connection of a memTarget.
-type connection struct {
+// memConn is the state of one connection of a memTarget.
+type memConn struct {
 	net.Conn
 	numbers wire.Numbers
 	attend  bool
 }
 
-func (c *connection) next() wire.Numbers {
+func (c *memConn) next() wire.Numbers {
 	n := c.numbers
 	c.numbers.StatSN++
 	return n
 }
 
-func (c *connection) send(f wire.Fields, data []byte) bool {
+func (c *memConn) send(f wire.Fields, data []byte) bool {
 	_, err := c.Write(wire.AppendPDU(nil, f, data))
 	return err == nil
 }
 
 func (m *memTarget) serve(conn net.Conn) {
-	c := &connection{Conn: conn, numbers: wire.Numbers{StatSN: 1, MaxCmdSN: 1 << 20}, attend: m.attend}
+	c := &memConn{Conn: conn, numbers: wire.Numbers{StatSN: 1, MaxCmdSN: 1 << 20}, attend: m.attend}
 	for {
 		h := make(wire.BHS, wire.HeaderSize)
 		if _, err := io.ReadFull(c, h); err != nil {
@@ -112,7 +112,7 @@ func (m *memTarget) serve(conn net.Conn) {
 	}
 }
 
-func (m *memTarget) command(c *connection, h wire.BHS, data []byte) bool {
+func (m *memTarget) command(c *memConn, h wire.BHS, data []byte) bool {
 	status := func(status byte, sense []byte) bool {
 		if sense != nil {
 			sense = append([]byte{0, byte(len(sense))}, sense...)

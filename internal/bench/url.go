@@ -9,62 +9,90 @@ import (
 	"strings"
 )
 
-// DefaultPort is the port of an iSCSI URL that names none.
-const DefaultPort = "3260"
+// DefaultPort and DefaultNVMePort are the ports of URLs that name none.
+const (
+	DefaultPort     = "3260"
+	DefaultNVMePort = "4420"
+)
 
-// URL names a logical unit of an iSCSI target:
+// URL names a logical unit of an iSCSI target, or a namespace of an NVMe/TCP subsystem:
 //
 //	iscsi://[user[%password]@]host[:port]/iqn/lun[?option=value&...]
+//	nvme://host[:port]/nqn/nsid[?option=value&...]
 //
-// The options are target_user and target_password (mutual CHAP),
-// header_digest and data_digest (crc32c or none). IPv6 addresses stand in
-// brackets.
+// The options of both are header_digest and data_digest (crc32c or none). Those of iSCSI
+// are target_user and target_password (mutual CHAP), those of NVMe dhchap_secret and
+// dhchap_ctrl_secret (DH-HMAC-CHAP keys in their DHHC-1 form). IPv6 addresses
+// stand in brackets.
 type URL struct {
+	NVMe                       bool   // an NVMe/TCP URL
 	Address                    string // host:port
-	Target                     string // target name; empty in a URL for discovery
-	LUN                        uint16
-	User, Password             string // CHAP of the initiator, empty for none
-	MutualUser, MutualPassword string // CHAP of the target, empty for none
+	Target                     string // target or subsystem name; empty in a URL for discovery
+	LUN                        uint16 // iSCSI
+	NSID                       uint32 // NVMe
+	User, Password             string // CHAP of the initiator, or the host's key; empty for none
+	MutualUser, MutualPassword string // CHAP of the target, or the controller's key; empty for none
 	HeaderDigest, DataDigest   bool   // CRC32C asked for
 }
 
-// ParseURL takes an iSCSI URL apart. A URL without target and LUN is accepted
-// (it names a portal).
+// ParseURL takes a URL apart. One without target and unit is accepted (it names
+// a portal).
 func ParseURL(s string) (URL, error) {
 	var u URL
 	rest, ok := strings.CutPrefix(s, "iscsi://")
+	kind, port, form := "iSCSI", DefaultPort, "/iqn/lun"
 	if !ok {
-		return u, fmt.Errorf("%q is not an iSCSI URL: want iscsi://host[:port]/iqn/lun", s)
+		if rest, u.NVMe = strings.CutPrefix(s, "nvme://"); !u.NVMe {
+			return u, fmt.Errorf("%q is no URL of a unit: want iscsi://host[:port]/iqn/lun or nvme://host[:port]/nqn/nsid", s)
+		}
+		kind, port, form = "NVMe", DefaultNVMePort, "/nqn/nsid"
 	}
 	rest, query, _ := strings.Cut(rest, "?")
 	authority, path, _ := strings.Cut(rest, "/")
-	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 && !u.NVMe {
 		u.User, u.Password, _ = strings.Cut(authority[:i], "%")
 		authority = authority[i+1:]
 	}
 	var err error
-	if u.Address, err = address(authority); err != nil {
-		return u, fmt.Errorf("iSCSI URL %q: %w", s, err)
+	if u.Address, err = address(authority, port); err != nil {
+		return u, fmt.Errorf("%s URL %q: %w", kind, s, err)
 	}
 	if path != "" {
 		i := strings.LastIndexByte(path, '/')
 		if i <= 0 {
-			return u, fmt.Errorf("iSCSI URL %q: want /iqn/lun after the host", s)
+			return u, fmt.Errorf("%s URL %q: want %s after the host", kind, s, form)
 		}
-		lun, err := strconv.ParseUint(path[i+1:], 10, 14)
-		if err != nil {
-			return u, fmt.Errorf("iSCSI URL %q: LUN %q is not a number from 0 to 16383", s, path[i+1:])
+		if err := u.unit(path[i+1:]); err != nil {
+			return u, fmt.Errorf("%s URL %q: %w", kind, s, err)
 		}
-		u.Target, u.LUN = path[:i], uint16(lun)
+		u.Target = path[:i]
 	}
 	if err := u.options(query); err != nil {
-		return u, fmt.Errorf("iSCSI URL %q: %w", s, err)
+		return u, fmt.Errorf("%s URL %q: %w", kind, s, err)
 	}
 	return u, nil
 }
 
-func address(authority string) (string, error) {
-	host, port := authority, DefaultPort
+// unit takes the number of the unit.
+func (u *URL) unit(number string) error {
+	if u.NVMe {
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil || n == 0 || n >= 1<<32-1 {
+			return fmt.Errorf("namespace %q is not a number from 1 to 4294967294", number)
+		}
+		u.NSID = uint32(n)
+		return nil
+	}
+	n, err := strconv.ParseUint(number, 10, 14)
+	if err != nil {
+		return fmt.Errorf("LUN %q is not a number from 0 to 16383", number)
+	}
+	u.LUN = uint16(n)
+	return nil
+}
+
+func address(authority, port string) (string, error) {
+	host := authority
 	switch {
 	case strings.HasPrefix(authority, "["):
 		inner, after, ok := strings.Cut(authority[1:], "]")
@@ -97,14 +125,18 @@ func (u *URL) options(query string) error {
 	}
 	for key := range values {
 		value := values.Get(key)
-		switch key {
-		case "target_user":
+		switch {
+		case key == "target_user" && !u.NVMe:
 			u.MutualUser = value
-		case "target_password":
+		case key == "target_password" && !u.NVMe:
 			u.MutualPassword = value
-		case "header_digest":
+		case key == "dhchap_secret" && u.NVMe:
+			u.Password = value
+		case key == "dhchap_ctrl_secret" && u.NVMe:
+			u.MutualPassword = value
+		case key == "header_digest":
 			u.HeaderDigest, err = digest(value)
-		case "data_digest":
+		case key == "data_digest":
 			u.DataDigest, err = digest(value)
 		default:
 			return fmt.Errorf("unknown option %q", key)

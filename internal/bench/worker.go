@@ -8,16 +8,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"lintel.io/lintel/internal/initiator/iscsi"
 )
 
 // worker keeps one connection busy. Everything but the fields of report
 // belongs to the callbacks of that connection, which run one at a time.
 type worker struct {
 	run  *run
-	conn *iscsi.Conn
-	lun  uint64
+	conn connection
 
 	first, blocks int64 // the part of the unit that this worker uses, in I/Os
 	next          int64 // of sequential I/O
@@ -47,11 +44,10 @@ type report struct {
 	interval Histogram
 }
 
-// slot is one command of the queue.
+// slot is one I/O of the queue.
 type slot struct {
-	cmd        iscsi.Command
+	io         transfer
 	worker     *worker
-	cdb        [16]byte
 	started    time.Duration
 	block      int64
 	generation uint32
@@ -60,19 +56,9 @@ type slot struct {
 	buf        []byte
 }
 
-const (
-	opRead10, opRead16   = 0x28, 0x88
-	opWrite10, opWrite16 = 0x2a, 0x8a
-
-	statusCheckCondition = 0x02
-	statusBusy           = 0x08
-	statusTaskSetFull    = 0x28
-	keyUnitAttention     = 6
-)
-
-func newWorker(r *run, conn *iscsi.Conn, index int) *worker {
+func newWorker(r *run, conn connection, index int) *worker {
 	c := &r.config
-	w := &worker{run: r, conn: conn, lun: iscsi.LUN(r.url.LUN), done: make(chan struct{}), limit: -1}
+	w := &worker{run: r, conn: conn, done: make(chan struct{}), limit: -1}
 	n := int64(c.Connections)
 	total := r.span / int64(c.BlockSize)
 	w.first = total * int64(index) / n
@@ -97,7 +83,7 @@ func newWorker(r *run, conn *iscsi.Conn, index int) *worker {
 	for i := range w.slots {
 		s := &w.slots[i]
 		s.worker = w
-		s.cmd = iscsi.Command{LUN: w.lun, Attr: iscsi.AttrSimple, Done: s.completed}
+		s.io = conn.newTransfer(s.completed)
 		if c.Verify {
 			s.buf = make([]byte, c.BlockSize)
 		}
@@ -133,39 +119,24 @@ func (w *worker) issue(s *slot, now time.Duration) {
 	s.block = w.choose()
 	lba := uint64(w.run.offset+(w.first+s.block)*int64(c.BlockSize)) / w.run.blockSize
 	count := uint64(c.BlockSize) / w.run.blockSize
-	op := s.cdb[:10]
-	if w.run.long {
-		op = s.cdb[:16]
-		op[0] = opRead16
-		binary.BigEndian.PutUint64(op[2:], lba)
-		binary.BigEndian.PutUint32(op[10:], uint32(count))
-	} else {
-		op[0] = opRead10
-		binary.BigEndian.PutUint32(op[2:], uint32(lba))
-		binary.BigEndian.PutUint16(op[7:], uint16(count))
-	}
-	s.cmd.CDB = op
-	s.cmd.In, s.cmd.Out, s.cmd.Discard = nil, nil, 0
+	var buf []byte
 	switch {
+	case s.write && c.Verify:
+		s.generation = w.generations[s.block] + 1
+		Fill(s.buf, w.run.offset+(w.first+s.block)*int64(c.BlockSize), w.run.seed, uint64(s.generation))
+		buf = s.buf
 	case s.write:
-		op[0] += opWrite10 - opRead10
-		s.cmd.Out = w.payload
-		if c.Verify {
-			s.generation = w.generations[s.block] + 1
-			Fill(s.buf, w.run.offset+(w.first+s.block)*int64(c.BlockSize), w.run.seed, uint64(s.generation))
-			s.cmd.Out = s.buf
-		}
+		buf = w.payload
 	case c.Verify:
-		s.cmd.In = s.buf
-	default:
-		s.cmd.Discard = c.BlockSize
+		buf = s.buf
 	}
 	s.started = now
-	w.submit(s)
+	w.submitted(s.io.submit(s.write, lba, count, buf, c.BlockSize))
 }
 
-func (w *worker) submit(s *slot) {
-	if err := w.conn.Submit(&s.cmd); err != nil {
+// submitted accounts for an I/O that was handed over, or not.
+func (w *worker) submitted(err error) {
+	if err != nil {
 		w.fail(err)
 		return
 	}
@@ -201,11 +172,11 @@ func (w *worker) below(n uint64) uint64 {
 	return hi
 }
 
-// completed is the callback of a slot's command.
-func (s *slot) completed(cmd *iscsi.Command) {
+// completed is the callback of a slot's transfer.
+func (s *slot) completed() {
 	w := s.worker
 	w.running--
-	if !cmd.Good() && w.retry(s) {
+	if !s.io.good() && w.retry(s) {
 		return
 	}
 	now := w.run.now()
@@ -228,29 +199,19 @@ func (s *slot) completed(cmd *iscsi.Command) {
 	w.endIfIdle()
 }
 
-// retry sends a command again that the target did not take for a passing reason.
+// retry starts an I/O again that the target did not take for a passing reason.
 func (w *worker) retry(s *slot) bool {
-	cmd := &s.cmd
-	if cmd.Err != nil || w.stopped || w.run.stop.Load() {
-		return false
-	}
-	switch cmd.Status {
-	case statusBusy, statusTaskSetFull:
-	case statusCheckCondition:
-		if key, _ := iscsi.SenseCode(cmd.Sense()); key != keyUnitAttention {
-			return false
-		}
-	default:
+	if w.stopped || w.run.stop.Load() || !s.io.passing() {
 		return false
 	}
 	w.report.retries.Add(1)
-	w.submit(s)
+	w.submitted(s.io.again())
 	return !w.stopped
 }
 
 func (w *worker) check(s *slot) error {
 	off := w.run.offset + (w.first+s.block)*int64(w.run.config.BlockSize)
-	if err := s.cmd.Failure(); err != nil {
+	if err := s.io.failure(); err != nil {
 		return fmt.Errorf("%s at byte %d: %w", s.what(), off, err)
 	}
 	if s.write {
@@ -259,8 +220,8 @@ func (w *worker) check(s *slot) error {
 		}
 		return nil
 	}
-	if s.cmd.Received != w.run.config.BlockSize {
-		return fmt.Errorf("read at byte %d brought %d of %d bytes", off, s.cmd.Received, w.run.config.BlockSize)
+	if n := s.io.received(); n != w.run.config.BlockSize {
+		return fmt.Errorf("read at byte %d brought %d of %d bytes", off, n, w.run.config.BlockSize)
 	}
 	if w.generations == nil {
 		return nil

@@ -177,6 +177,9 @@ func (c *Controller) shutdown(ctx context.Context) error {
 	}
 }
 
+// HostID returns the host identifier in use.
+func (c *Controller) HostID() [16]byte { return c.opts.HostID }
+
 // ID returns the controller id.
 func (c *Controller) ID() uint16 { return c.id }
 

@@ -14,7 +14,8 @@ const (
 
 	connectSize      = 1024 // of the data of Connect
 	attributeNoFlow  = 1 << 2
-	requiresAuth     = 1<<17 | 1<<18 // AUTHREQ of the result: ATR, and ASCR
+	requiresAuth     = 1 << 17 // ATR in AUTHREQ of the result
+	requiresSecure   = 1 << 18 // ASCR: a secure channel has to be made
 	maxInlineCapsule = 1 << 20
 )
 
@@ -72,8 +73,11 @@ func (c *Controller) establish(ctx context.Context, q *Queue) error {
 	if got != c.id || c.opts.Controller != anyController && got != c.opts.Controller {
 		return protocolError("connected to controller %d instead of %d", got, controller)
 	}
-	if cmd.Result[0]&requiresAuth != 0 || c.opts.Auth != nil {
-		return q.authenticate(ctx, cmd.Result[0]&requiresAuth != 0)
+	switch a := c.opts.Auth; {
+	case cmd.Result[0]&requiresSecure != 0:
+		return fmt.Errorf("%w: the target demands secure channel concatenation", ErrAuthentication)
+	case cmd.Result[0]&requiresAuth != 0 || a != nil && !a.ControllerKey.Empty():
+		return q.authenticate(ctx)
 	}
 	return nil
 }
