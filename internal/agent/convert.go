@@ -35,6 +35,11 @@ var (
 	poolKinds = map[lintelv1.PoolKind]array.PoolKind{
 		lintelv1.PoolKind_POOL_KIND_FILE: array.PoolFile,
 	}
+	protocols = map[lintelv1.Protocol]array.Protocol{
+		lintelv1.Protocol_PROTOCOL_ISCSI:          array.ISCSI,
+		lintelv1.Protocol_PROTOCOL_NVME_TCP:       array.NVMeTCP,
+		lintelv1.Protocol_PROTOCOL_NVME_DISCOVERY: array.NVMeDiscovery,
+	}
 	chapAlgorithms = map[lintelv1.ChapAlgorithm]array.CHAPAlgorithm{
 		lintelv1.ChapAlgorithm_CHAP_ALGORITHM_MD5:      array.MD5,
 		lintelv1.ChapAlgorithm_CHAP_ALGORITHM_SHA1:     array.SHA1,

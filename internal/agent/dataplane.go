@@ -48,32 +48,44 @@ type PortalStatus struct {
 	Sessions  int
 }
 
-// Session is an initiator's login.
+// Session is an initiator's login: an iSCSI session or an NVMe controller.
 type Session struct {
-	ID          string // unique while the process runs
-	Discovery   bool
-	Initiator   string // iSCSI name
-	HostID      string // of the host it belongs to, empty for none
-	ISID        [6]byte
-	TSIH        uint16
-	PortalTag   uint16
-	Since       time.Time
-	LUNs        int
-	CHAPUser    string // proved user, empty for none
-	Commands    uint64
-	ReadBytes   uint64
-	WriteBytes  uint64
-	InFlight    int
-	Connections []Connection
+	ID            string         // unique while the process runs, over both protocols
+	Protocol      array.Protocol // ISCSI or NVMeTCP
+	Discovery     bool
+	Initiator     string // iSCSI name or host NQN
+	HostID        string // of the host it belongs to, empty for none
+	PortalTag     uint16
+	Since         time.Time
+	LUNs          int  // or namespaces
+	Authenticated bool // by CHAP or DH-HMAC-CHAP
+	Commands      uint64
+	ReadBytes     uint64
+	WriteBytes    uint64
+	InFlight      int
+	Connections   []Connection
+
+	// iSCSI only.
+
+	ISID     [6]byte
+	TSIH     uint16
+	CHAPUser string // proved user, empty for none
+
+	// NVMe only.
+
+	ControllerID   uint16   // CNTLID
+	HostIdentifier [16]byte // HOSTID
 }
 
-// Connection is one TCP connection of a session.
+// Connection is one TCP connection of a session. Over NVMe it is a queue.
 type Connection struct {
-	CID          uint16
+	CID          uint16 // iSCSI only
 	Remote       netip.AddrPort
 	Local        netip.AddrPort
 	HeaderDigest bool
 	DataDigest   bool
+	QueueID      uint16 // NVMe only; 0 for the admin queue
+	QueueDepth   uint16 // NVMe only: number of entries
 }
 
 // IOStats counts commands since the start of the process.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/api/lintel/v1/lintelv1connect"
@@ -158,15 +159,21 @@ func (a *Agent) record(ctx context.Context, req connect.AnyRequest, resp connect
 	a.log.Info("change", "method", r.Method, "peer", r.Peer, "dry_run", r.DryRun, "code", r.Code, "plan", r.Plan)
 }
 
-// redact hides the fields of a message that are secrets.
+// redact hides the fields of a message that its definition marks as secrets
+// (debug_redact).
 func redact(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case f.Name() == "chap_secret" || f.Name() == "mutual_secret":
+		case secretField(f):
 			m.Set(f, protoreflect.ValueOfString("***"))
 		case f.Kind() == protoreflect.MessageKind && !f.IsList() && !f.IsMap():
 			redact(v.Message())
 		}
 		return true
 	})
+}
+
+func secretField(f protoreflect.FieldDescriptor) bool {
+	options, ok := f.Options().(*descriptorpb.FieldOptions)
+	return ok && options.GetDebugRedact()
 }

@@ -22,11 +22,12 @@ func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *li
 	m := &lintelv1.Host{
 		Id: h.ID, Etag: h.Etag(), Created: timeMessage(h.Created),
 		Spec: &lintelv1.HostSpec{
-			Name: h.Name, Initiators: h.Initiators, ChapUser: h.CHAPUser, MutualUser: h.MutualUser, Comment: h.Comment,
+			Name: h.Name, Initiators: h.Initiators, Nqns: h.NQNs, ChapUser: h.CHAPUser, MutualUser: h.MutualUser, Comment: h.Comment,
 		},
 		Status: &lintelv1.HostStatus{
 			Sessions: uint32(sessions[h.ID]), Luns: uint32(len(state.LUNs(h.ID))),
 			ChapSecretSet: h.CHAPSecret != "", MutualSecretSet: h.MutualSecret != "",
+			DhchapKeySet: h.DHCHAPKey != "", DhchapCtrlKeySet: h.DHCHAPCtrlKey != "",
 		},
 	}
 	for _, p := range h.Addresses {
@@ -91,9 +92,10 @@ func (s hostService) CreateHost(ctx context.Context, req *connect.Request[lintel
 	var made *array.Host
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
 		next, h, plan, err := state.CreateHost(s.env, array.Host{
-			Name: spec.GetName(), Initiators: spec.GetInitiators(), Addresses: addresses,
+			Name: spec.GetName(), Initiators: spec.GetInitiators(), NQNs: spec.GetNqns(), Addresses: addresses,
 			CHAPUser: spec.GetChapUser(), CHAPSecret: spec.GetChapSecret(),
-			MutualUser: spec.GetMutualUser(), MutualSecret: spec.GetMutualSecret(), Comment: spec.GetComment(),
+			MutualUser: spec.GetMutualUser(), MutualSecret: spec.GetMutualSecret(),
+			DHCHAPKey: spec.GetDhchapKey(), DHCHAPCtrlKey: spec.GetDhchapCtrlKey(), Comment: spec.GetComment(),
 		})
 		made = h
 		return &change{state: next, plan: plan}, err
@@ -118,14 +120,17 @@ func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintel
 		}
 		h := *old
 		if err := edits(req.Msg.GetUpdateMask(), map[string]func(){
-			"name":          func() { h.Name = spec.GetName() },
-			"initiators":    func() { h.Initiators = spec.GetInitiators() },
-			"addresses":     func() { h.Addresses = addresses },
-			"chap_user":     func() { h.CHAPUser = spec.GetChapUser() },
-			"chap_secret":   func() { h.CHAPSecret = spec.GetChapSecret() },
-			"mutual_user":   func() { h.MutualUser = spec.GetMutualUser() },
-			"mutual_secret": func() { h.MutualSecret = spec.GetMutualSecret() },
-			"comment":       func() { h.Comment = spec.GetComment() },
+			"name":            func() { h.Name = spec.GetName() },
+			"initiators":      func() { h.Initiators = spec.GetInitiators() },
+			"nqns":            func() { h.NQNs = spec.GetNqns() },
+			"addresses":       func() { h.Addresses = addresses },
+			"chap_user":       func() { h.CHAPUser = spec.GetChapUser() },
+			"chap_secret":     func() { h.CHAPSecret = spec.GetChapSecret() },
+			"mutual_user":     func() { h.MutualUser = spec.GetMutualUser() },
+			"mutual_secret":   func() { h.MutualSecret = spec.GetMutualSecret() },
+			"dhchap_key":      func() { h.DHCHAPKey = spec.GetDhchapKey() },
+			"dhchap_ctrl_key": func() { h.DHCHAPCtrlKey = spec.GetDhchapCtrlKey() },
+			"comment":         func() { h.Comment = spec.GetComment() },
 		}, ""); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,9 @@ var _ lintelv1connect.MappingServiceHandler = mappingService{}
 // mappingMessage returns a mapping. A volume whose pool is missing is shown by its id.
 func mappingMessage(state *array.State, m *array.Mapping) *lintelv1.Mapping {
 	spec := &lintelv1.MappingSpec{Volume: m.Volume, Lun: new(uint32(m.LUN)), ReadOnly: m.ReadOnly}
+	if m.NSID != 0 {
+		spec.Nsid = new(m.NSID)
+	}
 	if v, _ := state.VolumeByID(m.Volume); v != nil {
 		spec.Volume = v.Name
 	}
@@ -88,7 +91,7 @@ func (s mappingService) CreateMapping(ctx context.Context, req *connect.Request[
 	var made *array.Mapping
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
 		to := array.To{Host: spec.GetHost(), Group: spec.GetHostGroup()}
-		next, m, plan, err := state.CreateMapping(s.env, spec.GetVolume(), to, spec.Lun, spec.GetReadOnly())
+		next, m, plan, err := state.CreateMapping(s.env, spec.GetVolume(), to, array.MappingSpec{LUN: spec.Lun, NSID: spec.Nsid, ReadOnly: spec.GetReadOnly()})
 		made = m
 		return &change{state: next, plan: plan}, err
 	})

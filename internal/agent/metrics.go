@@ -45,10 +45,10 @@ var (
 	metricPoolVolumes     = gauge("pool_volumes", "Number of volumes.", "pool")
 	metricPoolState       = gauge("pool_state", "1 for the state that the pool is in.", "pool", "state")
 
-	metricSessions     = gauge("sessions", "Sessions of initiators.", "type")
+	metricSessions     = gauge("sessions", "Sessions of initiators: iSCSI sessions and NVMe controllers.", "protocol", "type")
 	metricConnections  = gauge("connections", "TCP connections of initiators.")
 	metricHostSessions = gauge("host_sessions", "Sessions of the host.", "host")
-	metricPortalState  = gauge("portal_listening", "1 where the portal takes connections.", "portal")
+	metricPortalState  = gauge("portal_listening", "1 where the portal takes connections.", "portal", "protocol")
 	metricAlerts       = gauge("alerts", "Alerts that stand now.", "severity")
 	metricBuffers      = gauge("buffer_bytes", "I/O buffers in use.")
 )
@@ -92,7 +92,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	c.collectSessions(send, state)
 	for _, p := range state.Document.Portals {
-		send(metricPortalState, truth(c.plane.Portal(p.ID).Listening.IsValid()), p.AddrPort().String())
+		send(metricPortalState, truth(c.plane.Portal(p.ID).Listening.IsValid()), p.AddrPort().String(), string(p.Protocol))
 	}
 	alerts := make(map[lintelv1.Severity]int)
 	for _, a := range c.alerts() {
@@ -142,18 +142,20 @@ func (c collector) collectVolume(send func(metric, float64, ...string), p *array
 }
 
 func (c collector) collectSessions(send func(metric, float64, ...string), state *array.State) {
-	normal, discovery := 0, 0
+	type kind struct {
+		protocol  array.Protocol
+		discovery bool
+	}
+	byKind := make(map[kind]int)
 	byHost := make(map[string]int)
 	for _, s := range c.plane.Sessions() {
-		if s.Discovery {
-			discovery++
-		} else {
-			normal++
-		}
+		byKind[kind{s.Protocol, s.Discovery}]++
 		byHost[s.HostID]++
 	}
-	send(metricSessions, float64(normal), "normal")
-	send(metricSessions, float64(discovery), "discovery")
+	for _, p := range []array.Protocol{array.ISCSI, array.NVMeTCP} {
+		send(metricSessions, float64(byKind[kind{p, false}]), string(p), "normal")
+		send(metricSessions, float64(byKind[kind{p, true}]), string(p), "discovery")
+	}
 	for _, h := range state.Document.Hosts {
 		send(metricHostSessions, float64(byHost[h.ID]), h.Name)
 	}

@@ -13,6 +13,7 @@ import (
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite golden files")
@@ -22,7 +23,7 @@ func TestMetricNames(t *testing.T) {
 	r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
 	call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}})
 	call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1"}})
-	r.plane.sessions = []agent.Session{{ID: "1"}, {ID: "2", Discovery: true}}
+	r.plane.sessions = []agent.Session{{ID: "1", Protocol: array.ISCSI}, {ID: "2", Protocol: array.NVMeTCP, Discovery: true}}
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(r.agent.Collector()); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
 )
 
 func TestHosts(t *testing.T) {
@@ -61,6 +62,74 @@ func TestHosts(t *testing.T) {
 	}
 	call(r, r.hosts.DeleteHost, &lintelv1.DeleteHostRequest{Name: "esx1"})
 	refuse(r, connect.CodeNotFound, r.hosts.GetHost, &lintelv1.GetHostRequest{Name: "esx1"})
+}
+
+func TestNVMeHosts(t *testing.T) {
+	r := newRig(t)
+	const key, ctrl = "DHHC-1:01:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:", "DHHC-1:02:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vcSEgBQ==:"
+	h := call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{
+		Name: "esx1", Initiators: []string{"iqn.1998-01.com.vmware:esx1"}, Nqns: []string{"nqn.2014-08.com.vmware:ESX1"},
+		DhchapKey: key, DhchapCtrlKey: ctrl,
+	}}).Host
+	if h.Spec.DhchapKey != "" || h.Spec.DhchapCtrlKey != "" || !h.Status.DhchapKeySet || !h.Status.DhchapCtrlKeySet || h.Spec.Nqns[0] != "nqn.2014-08.com.vmware:ESX1" {
+		t.Errorf("host %v", h)
+	}
+	refuse(r, connect.CodeAlreadyExists, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx2", Nqns: []string{"nqn.2014-08.com.vmware:ESX1"}}})
+	refuse(r, connect.CodeInvalidArgument, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx2", Nqns: []string{"nqn"}}})
+	refuse(r, connect.CodeInvalidArgument, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx2", DhchapKey: ctrl[:20]}})
+	r.restart()
+	if got, _ := r.agent.State().Host("esx1"); got.DHCHAPKey != key || got.DHCHAPCtrlKey != ctrl {
+		t.Error("the keys did not survive a restart")
+	}
+	h = call(r, r.hosts.UpdateHost, &lintelv1.UpdateHostRequest{Name: "esx1", Spec: &lintelv1.HostSpec{}, UpdateMask: mask("dhchap_key", "nqns")}).Host
+	if h.Status.DhchapKeySet || h.Status.DhchapCtrlKeySet || len(h.Spec.Nqns) != 0 {
+		t.Errorf("host %v", h)
+	}
+	b, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "AAEC") || strings.Count(string(b), `"***"`) != 3 {
+		t.Errorf("the audit log shows a key: %s", b)
+	}
+}
+
+func TestNVMePortalsAndSessions(t *testing.T) {
+	r := newRig(t)
+	const nvme = lintelv1.Protocol_PROTOCOL_NVME_TCP
+	p := call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1", Protocol: nvme}}).Portal
+	if p.Spec.Port != 4420 || p.Spec.Protocol != nvme {
+		t.Errorf("portal %v", p)
+	}
+	refuse(r, connect.CodeAlreadyExists, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1", Port: 4420}})
+	refuse(r, connect.CodeInvalidArgument, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1", Protocol: 99}})
+	refuse(r, connect.CodeInvalidArgument, r.target.RemovePortal, &lintelv1.RemovePortalRequest{Address: "127.0.0.1", Protocol: 99})
+	refuse(r, connect.CodeNotFound, r.target.RemovePortal, &lintelv1.RemovePortalRequest{Address: "127.0.0.1"})
+	call(r, r.target.RemovePortal, &lintelv1.RemovePortalRequest{Address: "127.0.0.1", Protocol: nvme})
+
+	r.plane.sessions = []agent.Session{{
+		ID: "n1", Protocol: array.NVMeTCP, Initiator: "nqn.2014-08.com.vmware:esx1", ControllerID: 3, HostIdentifier: [16]byte{1}, Authenticated: true,
+		Connections: []agent.Connection{{QueueDepth: 32}, {QueueID: 1, QueueDepth: 128}},
+	}}
+	s := call(r, r.sessions.ListSessions, &lintelv1.ListSessionsRequest{}).Sessions[0]
+	if s.Protocol != nvme || s.ControllerId != 3 || s.Isid != "" || s.HostIdentifier != "01000000000000000000000000000000" || !s.Authenticated || s.Connections[1].QueueId != 1 || s.Connections[1].QueueDepth != 128 {
+		t.Errorf("session %v", s)
+	}
+	set := func(code connect.Code, field string) {
+		t.Helper()
+		req := &lintelv1.UpdateTargetRequest{UpdateMask: mask(field), Spec: &lintelv1.TargetSpec{Iqn: "iqn.2020-01.com.example:x", SubsystemNqn: "nqn.2020-01.com.example:X"}}
+		if _, err := r.target.UpdateTarget(t.Context(), connect.NewRequest(req)); err == nil && code != 0 || err != nil && connect.CodeOf(err) != code {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	set(connect.CodeFailedPrecondition, "subsystem_nqn")
+	set(0, "iqn") // no iSCSI session uses it
+	r.plane.sessions = nil
+	set(0, "subsystem_nqn")
+	target := call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target
+	if target.Spec.SubsystemNqn != "nqn.2020-01.com.example:X" || target.SubsystemSerial != r.agent.State().Document.ID || target.SubsystemModel == "" {
+		t.Errorf("target %v", target)
+	}
 }
 
 func toHost(name string) *lintelv1.MappingSpec_Host { return &lintelv1.MappingSpec_Host{Host: name} }
@@ -157,7 +226,7 @@ func TestTarget(t *testing.T) {
 	if got.Spec.Iqn != "iqn.2020-01.com.example:san" || got.Spec.Alias != "my san" || len(got.Spec.ChapAlgorithms) != 1 {
 		t.Errorf("target %v", got)
 	}
-	r.plane.sessions = []agent.Session{{ID: "1"}}
+	r.plane.sessions = []agent.Session{{ID: "1", Protocol: array.ISCSI}}
 	refuse(r, connect.CodeFailedPrecondition, r.target.UpdateTarget, &lintelv1.UpdateTargetRequest{UpdateMask: mask("iqn"), Spec: &lintelv1.TargetSpec{Iqn: "iqn.2020-01.com.example:x"}})
 	refuse(r, connect.CodeInvalidArgument, r.target.UpdateTarget, &lintelv1.UpdateTargetRequest{UpdateMask: mask("wwn"), Spec: &lintelv1.TargetSpec{}})
 
@@ -203,8 +272,8 @@ func TestSessionsAndStats(t *testing.T) {
 	h := call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}}).Host
 	r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
 	r.plane.sessions = []agent.Session{
-		{ID: "2", Initiator: "iqn.2001-04.com.example:b", Discovery: true},
-		{ID: "1", Initiator: "iqn.2001-04.com.example:a", HostID: h.Id, ISID: [6]byte{0, 2, 0x3d}, Connections: []agent.Connection{{Remote: netip.MustParseAddrPort("[::1]:4711")}}},
+		{ID: "2", Protocol: array.ISCSI, Initiator: "iqn.2001-04.com.example:b", Discovery: true},
+		{ID: "1", Protocol: array.ISCSI, Initiator: "iqn.2001-04.com.example:a", HostID: h.Id, ISID: [6]byte{0, 2, 0x3d}, Connections: []agent.Connection{{Remote: netip.MustParseAddrPort("[::1]:4711")}}},
 	}
 	list := call(r, r.sessions.ListSessions, &lintelv1.ListSessionsRequest{}).Sessions
 	if len(list) != 2 || list[0].Id != "1" || list[0].Host != "esx1" || list[0].Isid != "00023d000000" || list[0].Connections[0].Remote != "[::1]:4711" || list[0].Connections[0].Local != "" {

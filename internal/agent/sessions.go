@@ -21,10 +21,15 @@ var _ lintelv1connect.SessionServiceHandler = sessionService{}
 
 func sessionMessage(state *array.State, s Session) *lintelv1.Session {
 	m := &lintelv1.Session{
-		Id: s.ID, Type: lintelv1.SessionType_SESSION_TYPE_NORMAL, Initiator: s.Initiator,
-		Isid: hex.EncodeToString(s.ISID[:]), Tsih: uint32(s.TSIH), PortalTag: uint32(s.PortalTag), Since: timeMessage(s.Since),
-		Luns: uint32(s.LUNs), Commands: s.Commands, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
-		InFlight: uint32(s.InFlight), ChapUser: s.CHAPUser,
+		Id: s.ID, Protocol: messageOf(protocols, s.Protocol), Type: lintelv1.SessionType_SESSION_TYPE_NORMAL,
+		Initiator: s.Initiator, PortalTag: uint32(s.PortalTag), Since: timeMessage(s.Since), Luns: uint32(s.LUNs),
+		Authenticated: s.Authenticated, Commands: s.Commands, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
+		InFlight: uint32(s.InFlight), Tsih: uint32(s.TSIH), ChapUser: s.CHAPUser, ControllerId: uint32(s.ControllerID),
+	}
+	if s.Protocol == array.ISCSI {
+		m.Isid = hex.EncodeToString(s.ISID[:])
+	} else {
+		m.HostIdentifier = hex.EncodeToString(s.HostIdentifier[:])
 	}
 	if s.Discovery {
 		m.Type = lintelv1.SessionType_SESSION_TYPE_DISCOVERY
@@ -36,6 +41,7 @@ func sessionMessage(state *array.State, s Session) *lintelv1.Session {
 		m.Connections = append(m.Connections, &lintelv1.Connection{
 			Cid: uint32(c.CID), Remote: addressText(c.Remote), Local: addressText(c.Local),
 			HeaderDigest: c.HeaderDigest, DataDigest: c.DataDigest,
+			QueueId: uint32(c.QueueID), QueueDepth: uint32(c.QueueDepth),
 		})
 	}
 	return m

@@ -18,7 +18,10 @@ var _ lintelv1connect.TargetServiceHandler = targetService{}
 
 func (a *Agent) targetMessage(state *array.State) *lintelv1.Target {
 	t := &state.Document.Target
-	m := &lintelv1.Target{Etag: t.Etag(), Spec: &lintelv1.TargetSpec{Iqn: t.IQN, Alias: t.Alias}}
+	m := &lintelv1.Target{
+		Etag: t.Etag(), Spec: &lintelv1.TargetSpec{Iqn: t.IQN, SubsystemNqn: t.SubsystemNQN, Alias: t.Alias},
+		SubsystemSerial: state.Document.SubsystemSerial(), SubsystemModel: array.SubsystemModel,
+	}
 	for _, c := range t.CHAP {
 		m.Spec.ChapAlgorithms = append(m.Spec.ChapAlgorithms, messageOf(chapAlgorithms, c))
 	}
@@ -43,7 +46,9 @@ func (a *Agent) portalMessage(p *array.Portal) *lintelv1.Portal {
 	s := a.plane.Portal(p.ID)
 	m := &lintelv1.Portal{
 		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
-		Spec:  &lintelv1.PortalSpec{Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag)},
+		Spec: &lintelv1.PortalSpec{
+			Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag), Protocol: messageOf(protocols, p.Protocol),
+		},
 		State: lintelv1.PortalState_PORTAL_STATE_FAILED,
 	}
 	if s.Listening.IsValid() {
@@ -68,9 +73,10 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 	}
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
 		var badMask error
-		next, plan, err := state.UpdateTarget(req.Msg.GetEtag(), len(s.plane.Sessions()) > 0, func(t *array.Target) {
+		next, plan, err := state.UpdateTarget(req.Msg.GetEtag(), s.spoken, func(t *array.Target) {
 			badMask = edits(req.Msg.GetUpdateMask(), map[string]func(){
 				"iqn":             func() { t.IQN = spec.GetIqn() },
+				"subsystem_nqn":   func() { t.SubsystemNQN = spec.GetSubsystemNqn() },
 				"alias":           func() { t.Alias = spec.GetAlias() },
 				"chap_algorithms": func() { t.CHAP = algorithms },
 			}, "")
@@ -81,6 +87,11 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 		return nil, err
 	}
 	return connect.NewResponse(&lintelv1.UpdateTargetResponse{Target: s.targetMessage(c.state), Plan: planMessage(c.plan)}), nil
+}
+
+// spoken reports whether there are sessions of a protocol.
+func (a *Agent) spoken(p array.Protocol) bool {
+	return slices.ContainsFunc(a.plane.Sessions(), func(s Session) bool { return s.Protocol == p })
 }
 
 func (s targetService) AddPortal(ctx context.Context, req *connect.Request[lintelv1.AddPortalRequest]) (*connect.Response[lintelv1.AddPortalResponse], error) {
@@ -97,9 +108,13 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
+	protocol, err := wordOf(protocols, "protocol", spec.GetProtocol(), array.ISCSI)
+	if err != nil {
+		return nil, err
+	}
 	var made *array.Portal
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		next, p, plan, err := state.AddPortal(s.env, address, port, tag)
+		next, p, plan, err := state.AddPortal(s.env, array.Portal{Protocol: protocol, Address: address, Port: port, Tag: tag})
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +127,11 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.AddPortalResponse{Portal: s.portalMessage(made), Plan: planMessage(c.plan)}), nil
+	portal := s.portalMessage(made)
+	if portal.GetReason() != "" {
+		c.plan.Warnings = append(c.plan.Warnings, "the portal does not listen: "+portal.GetReason())
+	}
+	return connect.NewResponse(&lintelv1.AddPortalResponse{Portal: portal, Plan: planMessage(c.plan)}), nil
 }
 
 func (s targetService) RemovePortal(ctx context.Context, req *connect.Request[lintelv1.RemovePortalRequest]) (*connect.Response[lintelv1.RemovePortalResponse], error) {
@@ -124,8 +143,12 @@ func (s targetService) RemovePortal(ctx context.Context, req *connect.Request[li
 	if err != nil {
 		return nil, err
 	}
+	protocol, err := wordOf(protocols, "protocol", req.Msg.GetProtocol(), array.ISCSI)
+	if err != nil {
+		return nil, err
+	}
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		next, _, plan, err := state.RemovePortal(address, port, req.Msg.GetEtag())
+		next, _, plan, err := state.RemovePortal(address, cmp.Or(port, protocol.DefaultPort()), req.Msg.GetEtag())
 		return &change{state: next, plan: plan}, err
 	})
 	if err != nil {

@@ -26,8 +26,10 @@ const (
 	MaxMappings   = 65536
 	MaxPortals    = 64
 	MaxLUN        = 16383
+	MaxNSID       = 1024
 
-	// MaxInitiators is the most initiator names, and the most addresses, of a host.
+	// MaxInitiators is the most initiator names, the most NQNs, and the most
+	// addresses of a host.
 	MaxInitiators = 64
 )
 
@@ -99,11 +101,13 @@ const (
 	Transitioning AccessState = "transitioning"
 )
 
-// Target is what initiators log in to.
+// Target is what hosts log in to: the iSCSI target and the NVM subsystem.
 type Target struct {
-	Rev   uint64 `json:"rev"`
-	IQN   string `json:"iqn"`
-	Alias string `json:"alias,omitempty"` // at most 255 bytes
+	Rev uint64 `json:"rev"`
+	IQN string `json:"iqn"`
+	// SubsystemNQN is the NQN of the NVM subsystem.
+	SubsystemNQN string `json:"subsystem_nqn,omitempty"`
+	Alias        string `json:"alias,omitempty"` // at most 255 bytes
 	// CHAP lists the digests offered, in order of preference; empty stands for
 	// CHAPAlgorithms.
 	CHAP []CHAPAlgorithm `json:"chap,omitempty"`
@@ -128,13 +132,46 @@ func (g *PortGroup) State(poolID string) AccessState {
 	return Optimized
 }
 
+// Protocol is what a portal speaks.
+type Protocol string
+
+// The protocols.
+const (
+	ISCSI         Protocol = "iscsi"
+	NVMeTCP       Protocol = "nvme-tcp"       // NVM subsystem and discovery
+	NVMeDiscovery Protocol = "nvme-discovery" // NVMe/TCP for discovery alone
+)
+
+// DefaultPort returns the TCP port that is registered for a protocol.
+func (p Protocol) DefaultPort() uint16 {
+	switch p {
+	case NVMeTCP:
+		return DefaultNVMePort
+	case NVMeDiscovery:
+		return DefaultDiscoveryPort
+	}
+	return DefaultPort
+}
+
+// title returns the protocol's name in a sentence.
+func (p Protocol) title() string {
+	if p == ISCSI {
+		return "iSCSI"
+	}
+	return "NVMe/TCP"
+}
+
+func (p Protocol) valid() bool { return p == ISCSI || p == NVMeTCP || p == NVMeDiscovery }
+
 // Portal is an address that the head listens on.
 type Portal struct {
 	Object
-	Address netip.Addr `json:"address"`
-	Port    uint16     `json:"port"`
-	// Tag is the target portal group tag and relative target port id, 1 to
-	// 65535. Portals that share it form one target port.
+	Protocol Protocol   `json:"protocol,omitempty"`
+	Address  netip.Addr `json:"address"`
+	Port     uint16     `json:"port"`
+	// Tag is the target portal group tag and relative target port id of an iSCSI
+	// portal and the port id of an NVMe one, 1 to 65535. iSCSI portals that share it
+	// form one target port; no other portals share one.
 	Tag uint16 `json:"tag"`
 }
 
@@ -147,6 +184,8 @@ type Host struct {
 	Name string `json:"name"`
 	// Initiators are lower-case iSCSI names, possibly with * and ?.
 	Initiators []string `json:"initiators,omitempty"`
+	// NQNs are NVMe qualified names, possibly with * and ?. Case counts.
+	NQNs []string `json:"nqns,omitempty"`
 	// Addresses are where it may come from; empty allows any.
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	// CHAPUser is what the host proves, empty for no CHAP; then the others are
@@ -155,10 +194,15 @@ type Host struct {
 	CHAPSecret   string `json:"chap_secret,omitempty"`
 	MutualUser   string `json:"mutual_user,omitempty"` // what the array proves, empty for none
 	MutualSecret string `json:"mutual_secret,omitempty"`
-	Comment      string `json:"comment,omitempty"`
+	// DHCHAPKey is what the host proves to know over NVMe with DH-HMAC-CHAP, empty for
+	// no authentication; DHCHAPCtrlKey what the array proves to know, empty for nothing.
+	// Both are DHCHAPKeys in their text form.
+	DHCHAPKey     string `json:"dhchap_key,omitempty"`
+	DHCHAPCtrlKey string `json:"dhchap_ctrl_key,omitempty"`
+	Comment       string `json:"comment,omitempty"`
 }
 
-// HostGroup is several hosts that see the same LUNs.
+// HostGroup is several hosts that see the same volumes.
 type HostGroup struct {
 	Object
 	Name    string   `json:"name"`
@@ -166,13 +210,14 @@ type HostGroup struct {
 	Comment string   `json:"comment,omitempty"`
 }
 
-// Mapping gives a volume to a host or host group as a LUN.
+// Mapping gives a volume to a host or host group, as a LUN and as a namespace.
 type Mapping struct {
 	Object
 	Volume   string `json:"volume"`          // volume id
 	Host     string `json:"host,omitempty"`  // host id, or
 	Group    string `json:"group,omitempty"` // host group id: exactly one of the two
 	LUN      uint16 `json:"lun"`             // 0 to MaxLUN
+	NSID     uint32 `json:"nsid,omitempty"`  // 1 to MaxNSID; 0: not over NVMe
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
@@ -248,13 +293,19 @@ type Volume struct {
 	Comment       string `json:"comment,omitempty"`
 }
 
-// Default values of volumes.
+// Default values.
 const (
 	DefaultVendor  = "LINTEL"
 	DefaultProduct = "VIRTUAL-DISK"
-	DefaultPort    = 3260
+
+	DefaultPort          = 3260
+	DefaultNVMePort      = 4420
+	DefaultDiscoveryPort = 8009
+
 	// DefaultIQNBase is what generated target names start with.
 	DefaultIQNBase = "iqn.2026-11.io.lintel"
+	// DefaultNQNBase is what generated subsystem names start with.
+	DefaultNQNBase = "nqn.2026-11.io.lintel"
 	// DefaultNAAPrefix is the locally administered prefix 02-4C-4E.
 	DefaultNAAPrefix = "024c4e"
 )

@@ -22,7 +22,7 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// normalize brings the initiator names into the form they are kept in.
+// normalize brings names and keys into the form they are kept in.
 func (h *Host) normalize() error {
 	initiators := make([]string, 0, len(h.Initiators))
 	for _, i := range h.Initiators {
@@ -33,6 +33,7 @@ func (h *Host) normalize() error {
 		initiators = append(initiators, n)
 	}
 	h.Initiators = initiators
+	h.DHCHAPKey, h.DHCHAPCtrlKey = strings.TrimSpace(h.DHCHAPKey), strings.TrimSpace(h.DHCHAPCtrlKey)
 	return nil
 }
 
@@ -65,14 +66,30 @@ func (s *State) CreateHost(env Env, spec Host) (*State, *Host, Plan, error) {
 	if err != nil {
 		return nil, nil, plan, err
 	}
-	plan.Steps = append(plan.Steps, fmt.Sprintf("create host %s with initiators %s", h.Name, listOr(h.Initiators, "none")))
-	if len(h.Initiators) == 0 {
-		plan.Warnings = append(plan.Warnings, "no initiator belongs to the host until one is named")
+	plan.Steps = append(plan.Steps, fmt.Sprintf("create host %s with initiators %s", h.Name, listOr(slices.Concat(h.Initiators, h.NQNs), "none")))
+	plan.Warnings = append(plan.Warnings, h.warnings()...)
+	return state, &h, plan, nil
+}
+
+// warnings tells what a host's terms leave open.
+func (h *Host) warnings() []string {
+	var list []string
+	if len(h.Initiators) == 0 && len(h.NQNs) == 0 {
+		list = append(list, "no initiator belongs to the host until one is named")
 	}
 	if slices.Contains(h.Initiators, "*") && h.CHAPUser == "" && len(h.Addresses) == 0 {
-		plan.Warnings = append(plan.Warnings, "every initiator that reaches a portal belongs to this host: there is neither CHAP nor an address limit")
+		list = append(list, "every initiator that reaches a portal belongs to this host: there is neither CHAP nor an address limit")
 	}
-	return state, &h, plan, nil
+	if slices.Contains(h.NQNs, "*") && h.DHCHAPKey == "" && len(h.Addresses) == 0 {
+		list = append(list, "every NVMe host that reaches a portal belongs to this host: there is neither DH-HMAC-CHAP nor an address limit")
+	}
+	if h.CHAPUser != "" && len(h.NQNs) > 0 && h.DHCHAPKey == "" {
+		list = append(list, "CHAP is for iSCSI alone: over NVMe the host is let in by its NQN without proof, as it has no dhchap_key")
+	}
+	if h.DHCHAPKey != "" && len(h.Initiators) > 0 && h.CHAPUser == "" {
+		list = append(list, "DH-HMAC-CHAP is for NVMe alone: over iSCSI the host is let in by its name without proof, as it has no chap_user")
+	}
+	return list
 }
 
 func listOr(list []string, none string) string {
@@ -83,7 +100,7 @@ func listOr(list []string, none string) string {
 }
 
 // UpdateHost returns the state with a host changed by edit. A host whose CHAPUser
-// becomes empty loses all its secrets.
+// becomes empty loses its CHAP secrets, one whose DHCHAPKey does its other key too.
 func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, Plan, error) {
 	old, err := s.Host(name)
 	if err != nil {
@@ -93,7 +110,7 @@ func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, 
 		return nil, nil, Plan{}, err
 	}
 	h := *old
-	h.Initiators, h.Addresses = slices.Clone(old.Initiators), slices.Clone(old.Addresses)
+	h.Initiators, h.NQNs, h.Addresses = slices.Clone(old.Initiators), slices.Clone(old.NQNs), slices.Clone(old.Addresses)
 	edit(&h)
 	if err := h.normalize(); err != nil {
 		return nil, nil, Plan{}, err
@@ -104,6 +121,9 @@ func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, 
 	if old.MutualUser != "" && h.MutualUser == "" {
 		h.MutualSecret = ""
 	}
+	if old.DHCHAPKey != "" && h.DHCHAPKey == "" && h.DHCHAPCtrlKey == old.DHCHAPCtrlKey {
+		h.DHCHAPCtrlKey = ""
+	}
 	if h.Name != old.Name {
 		if err := s.checkHostName(h.Name); err != nil {
 			return nil, nil, Plan{}, err
@@ -112,17 +132,25 @@ func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, 
 	d := differ{subject: "host " + old.Name}
 	d.add("name", old.Name, h.Name)
 	d.add("initiators", strings.Join(old.Initiators, ","), strings.Join(h.Initiators, ","))
+	d.add("nqns", strings.Join(old.NQNs, ","), strings.Join(h.NQNs, ","))
 	d.add("addresses", old.Addresses, h.Addresses)
 	d.add("chap_user", old.CHAPUser, h.CHAPUser)
 	d.addSecret("chap_secret", old.CHAPSecret, h.CHAPSecret)
 	d.add("mutual_user", old.MutualUser, h.MutualUser)
 	d.addSecret("mutual_secret", old.MutualSecret, h.MutualSecret)
+	d.addSecret("dhchap_key", old.DHCHAPKey, h.DHCHAPKey)
+	d.addSecret("dhchap_ctrl_key", old.DHCHAPCtrlKey, h.DHCHAPCtrlKey)
 	d.add("comment", old.Comment, h.Comment)
 	if len(d.fields) == 0 {
 		return s, old, d.plan, nil
 	}
-	if slices.ContainsFunc(d.fields, func(f string) bool { return f == "initiators" || f == "addresses" }) {
-		d.warn("sessions of initiators that no longer belong to the host lose its LUNs")
+	if slices.ContainsFunc(d.fields, func(f string) bool { return f == "initiators" || f == "nqns" || f == "addresses" }) {
+		d.warn("sessions of initiators that no longer belong to the host lose its volumes")
+	}
+	for _, w := range h.warnings() {
+		if !slices.Contains(old.warnings(), w) {
+			d.warn(w)
+		}
 	}
 	h.Rev++
 	doc := *s.Document
@@ -182,7 +210,7 @@ func (s *State) unmapAll(doc *Document, what string, mine func(*Mapping) bool, f
 	}
 	for _, m := range doc.Mappings {
 		if mine(m) {
-			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (LUN %d)", s.volumeName(m.Volume), what, m.LUN))
+			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (%s)", s.volumeName(m.Volume), what, m.numbers()))
 		}
 	}
 	doc.Mappings = slices.DeleteFunc(slices.Clone(doc.Mappings), mine)

@@ -49,9 +49,17 @@ func (s *State) Mapping(volume string, to To) (*Mapping, error) {
 	return nil, Errorf(KindNotFound, "volume %s is not mapped to %s", volume, to.Host+to.Group)
 }
 
-// CreateMapping returns the state with a volume mapped. A nil lun stands for the
-// lowest number that is free on every host concerned.
-func (s *State) CreateMapping(env Env, volume string, to To, lun *uint32, readOnly bool) (*State, *Mapping, Plan, error) {
+// MappingSpec is how CreateMapping maps a volume.
+type MappingSpec struct {
+	LUN      *uint32 // nil for the lowest number that is free on every host concerned
+	NSID     *uint32 // nil for LUN + 1, or another one that is free
+	ReadOnly bool
+}
+
+// CreateMapping returns the state with a volume mapped. Where the namespace id that
+// belongs to the LUN does not exist or is taken, the mapping gets the highest free
+// one, and none at all where all are taken.
+func (s *State) CreateMapping(env Env, volume string, to To, spec MappingSpec) (*State, *Mapping, Plan, error) {
 	var plan Plan
 	v, _, err := s.Volume(volume)
 	if err != nil {
@@ -64,17 +72,28 @@ func (s *State) CreateMapping(env Env, volume string, to To, lun *uint32, readOn
 	doc := *s.Document
 	m := &Mapping{
 		Object: Object{ID: fmt.Sprintf("map-%d", doc.Next.Mapping), Rev: 1, Created: env.Now().UTC()},
-		Volume: v.ID, Host: host, Group: group, ReadOnly: readOnly,
+		Volume: v.ID, Host: host, Group: group, ReadOnly: spec.ReadOnly,
+	}
+	luns, nsids := s.taken(m)
+	switch {
+	case spec.LUN == nil:
+		free := slices.Index(luns, false)
+		if free < 0 {
+			return nil, nil, plan, Errorf(KindExists, "every LUN of %s is taken", s.toName(m))
+		}
+		m.LUN = uint16(free)
+	case *spec.LUN > MaxLUN:
+		return nil, nil, plan, Errorf(KindInvalid, "LUN %d: use 0 to %d", *spec.LUN, MaxLUN)
+	default:
+		m.LUN = uint16(*spec.LUN)
 	}
 	switch {
-	case lun == nil:
-		if m.LUN, err = s.freeLUN(m); err != nil {
-			return nil, nil, plan, err
-		}
-	case *lun > MaxLUN:
-		return nil, nil, plan, Errorf(KindInvalid, "LUN %d: use 0 to %d", *lun, MaxLUN)
+	case spec.NSID == nil:
+		m.NSID = freeNSID(nsids, m.LUN)
+	case *spec.NSID == 0 || *spec.NSID > MaxNSID:
+		return nil, nil, plan, Errorf(KindInvalid, "NSID %d: use 1 to %d", *spec.NSID, MaxNSID)
 	default:
-		m.LUN = uint16(*lun)
+		m.NSID = *spec.NSID
 	}
 	doc.Next.Mapping++
 	doc.Mappings = append(slices.Clip(doc.Mappings), m)
@@ -83,33 +102,55 @@ func (s *State) CreateMapping(env Env, volume string, to To, lun *uint32, readOn
 		return nil, nil, plan, err
 	}
 	mode := "read and write"
-	if readOnly {
+	if m.ReadOnly {
 		mode = "read-only"
 	}
-	plan.Steps = append(plan.Steps, fmt.Sprintf("map volume %s to %s as LUN %d, %s", volume, s.toName(m), m.LUN, mode))
+	plan.Steps = append(plan.Steps, fmt.Sprintf("map volume %s to %s as %s, %s", volume, s.toName(m), m.numbers(), mode))
+	if m.NSID == 0 {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("every NSID of %s is taken: the volume is there over iSCSI only", s.toName(m)))
+	}
 	if m.LUN > 255 {
 		plan.Warnings = append(plan.Warnings, "some initiators do not look beyond LUN 255")
 	}
 	return state, m, plan, nil
 }
 
-// freeLUN returns the lowest LUN that is free on the hosts of a mapping, and, for a
-// group, among its own mappings even while it has no hosts.
-func (s *State) freeLUN(m *Mapping) (uint16, error) {
-	taken := make(map[uint16]bool)
+// numbers says under which numbers a mapping shows its volume.
+func (m *Mapping) numbers() string {
+	if m.NSID == 0 {
+		return fmt.Sprintf("LUN %d", m.LUN)
+	}
+	return fmt.Sprintf("LUN %d and NSID %d", m.LUN, m.NSID)
+}
+
+// taken returns which LUNs and NSIDs are taken on the hosts of a mapping, and, for a
+// group, among its own mappings even while it has no hosts. NSID 0 counts as taken.
+func (s *State) taken(m *Mapping) (luns, nsids []bool) {
+	luns, nsids = make([]bool, MaxLUN+1), make([]bool, MaxNSID+1)
 	hosts := s.hostsOf(m)
 	for _, other := range s.Document.Mappings {
 		if m.Group != "" && other.Group == m.Group ||
 			slices.ContainsFunc(s.hostsOf(other), func(id string) bool { return slices.Contains(hosts, id) }) {
-			taken[other.LUN] = true
+			luns[other.LUN], nsids[other.NSID] = true, true
 		}
 	}
-	for lun := range uint16(MaxLUN + 1) {
-		if !taken[lun] {
-			return lun, nil
+	nsids[0] = true
+	return luns, nsids
+}
+
+// freeNSID returns the namespace id for a LUN: the one that belongs to it, or else
+// the highest that is free, which is the last to be missed by another LUN; 0
+// where none is.
+func freeNSID(taken []bool, lun uint16) uint32 {
+	if nsid := defaultNSID(lun); !taken[nsid] {
+		return nsid
+	}
+	for nsid := uint32(MaxNSID); nsid > 0; nsid-- {
+		if !taken[nsid] {
+			return nsid
 		}
 	}
-	return 0, Errorf(KindExists, "every LUN of %s is taken", s.toName(m))
+	return 0
 }
 
 // UpdateMapping returns the state with a mapping's read-only flag set.
@@ -151,7 +192,7 @@ func (s *State) DeleteMapping(volume string, to To, etag string) (*State, *Mappi
 	}
 	doc := *s.Document
 	doc.Mappings = remove(doc.Mappings, m)
-	plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (LUN %d)", volume, s.toName(m), m.LUN))
+	plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (%s)", volume, s.toName(m), m.numbers()))
 	state, err := s.with(doc)
 	if err != nil {
 		return nil, nil, plan, err

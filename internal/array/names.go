@@ -3,6 +3,7 @@ package array
 import (
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 var (
@@ -41,6 +42,52 @@ func NormalizeISCSIName(name string) (string, error) {
 	return lower, nil
 }
 
+// NQN bounds in bytes (NVMe Base 2.0 §4.5).
+const (
+	minNQN = 11
+	maxNQN = 223
+)
+
+var nqnForm = regexp.MustCompile(`^nqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[A-Za-z0-9.-]+:.+$`)
+
+// An NQN that starts with nqnUUID ends with a UUID (NVMe Base 2.0 §4.5).
+const nqnUUID = "nqn.2014-08.org.nvmexpress:uuid:"
+
+var uuidForm = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
+
+// CheckNQN returns a KindInvalid error unless nqn is an NVMe qualified name: 11
+// to 223 bytes, nqn.YYYY-MM.reverse.domain:string or the form with a UUID
+// (NVMe Base 2.0 §4.5). NQNs are compared byte by byte.
+func CheckNQN(nqn string) error {
+	if len(nqn) < minNQN || len(nqn) > maxNQN {
+		return Errorf(KindInvalid, "NQN %q has %d bytes: use %d to %d", nqn, len(nqn), minNQN, maxNQN)
+	}
+	if !nqnForm.MatchString(nqn) || !plainNQN(nqn) {
+		return Errorf(KindInvalid, "NQN %q: write it like nqn.2014-08.com.example:host1", nqn)
+	}
+	if uuid, ok := strings.CutPrefix(nqn, nqnUUID); ok && !uuidForm.MatchString(uuid) {
+		return Errorf(KindInvalid, "NQN %q: behind %s there has to be a UUID", nqn, nqnUUID)
+	}
+	return nil
+}
+
+// plainNQN reports whether s is UTF-8 without white space and control characters.
+func plainNQN(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar })
+}
+
+// CheckNQNPattern is CheckNQN for names that may have the wildcards * (any
+// characters) and ? (one byte).
+func CheckNQNPattern(pattern string) error {
+	if !strings.ContainsAny(pattern, "*?") {
+		return CheckNQN(pattern)
+	}
+	if len(pattern) > maxNQN || !plainNQN(pattern) {
+		return Errorf(KindInvalid, "NQN pattern %q: use an NQN of at most %d bytes with * and ? as wildcards", pattern, maxNQN)
+	}
+	return nil
+}
+
 // plainName reports whether s has only characters that an iSCSI name may have:
 // no white space, control characters, wildcards, commas or slashes; of ASCII
 // punctuation dash, dot and colon count, and underscore, which initiators use.
@@ -70,7 +117,8 @@ func NormalizePattern(pattern string) (string, error) {
 	return lower, nil
 }
 
-// MatchPattern reports whether a normalized pattern matches a normalized name.
+// MatchPattern reports whether a pattern matches a name; iSCSI names are
+// normalized before.
 // It takes at most len(pattern)*len(name) steps.
 func MatchPattern(pattern, name string) bool {
 	p, n := 0, 0

@@ -18,7 +18,7 @@ func New(env Env, name, head, pool string) (*State, error) {
 		Name:     name,
 		Settings: Settings{NAAPrefix: DefaultNAAPrefix},
 		Target: Target{
-			Rev: 1, IQN: fmt.Sprintf("%s:%s.%s", DefaultIQNBase, name, id),
+			Rev: 1, IQN: fmt.Sprintf("%s:%s.%s", DefaultIQNBase, name, id), SubsystemNQN: defaultNQN("a" + id),
 			PortGroups: []PortGroup{{ID: 1, Head: head}},
 		},
 		Next: Counters{Host: 1, HostGroup: 1, Mapping: 1, Portal: 1, PortalTag: 1},

@@ -1,6 +1,7 @@
 package array
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -8,6 +9,14 @@ import (
 // LUN is one logical unit that a host sees.
 type LUN struct {
 	Number   uint16
+	Volume   *Volume
+	Pool     *PoolDocument
+	ReadOnly bool // by the mapping or the volume
+}
+
+// Namespace is one namespace that a host sees.
+type Namespace struct {
+	ID       uint32
 	Volume   *Volume
 	Pool     *PoolDocument
 	ReadOnly bool // by the mapping or the volume
@@ -22,6 +31,18 @@ func (s *State) Match(initiator string, from netip.Addr) *Host {
 	if err != nil {
 		return nil
 	}
+	return s.match(name, from, func(h *Host) []string { return h.Initiators })
+}
+
+// MatchNQN is Match for the NQN of an NVMe host. Case counts.
+func (s *State) MatchNQN(nqn string, from netip.Addr) *Host {
+	if CheckNQN(nqn) != nil {
+		return nil
+	}
+	return s.match(nqn, from, func(h *Host) []string { return h.NQNs })
+}
+
+func (s *State) match(name string, from netip.Addr, patterns func(*Host) []string) *Host {
 	from = from.Unmap().WithZone("")
 	var best *Host
 	bestName, bestNet := -1, -1
@@ -38,7 +59,7 @@ func (s *State) Match(initiator string, from netip.Addr) *Host {
 				continue
 			}
 		}
-		for _, pattern := range h.Initiators {
+		for _, pattern := range patterns(h) {
 			if !MatchPattern(pattern, name) {
 				continue
 			}
@@ -55,7 +76,7 @@ func (s *State) Match(initiator string, from netip.Addr) *Host {
 func (s *State) LUNs(hostID string) []LUN {
 	var luns []LUN
 	for _, m := range s.Document.Mappings {
-		if m.Host != hostID && (m.Host != "" || !slices.Contains(s.hostsOf(m), hostID)) {
+		if !s.concerns(m, hostID) {
 			continue
 		}
 		if v, p := s.VolumeByID(m.Volume); v != nil {
@@ -64,6 +85,28 @@ func (s *State) LUNs(hostID string) []LUN {
 	}
 	slices.SortFunc(luns, func(a, b LUN) int { return int(a.Number) - int(b.Number) })
 	return luns
+}
+
+// Namespaces returns what a host sees over NVMe, through its groups too, ordered by
+// namespace id. Mappings without one, and those of volumes that are not there, are
+// left out.
+func (s *State) Namespaces(hostID string) []Namespace {
+	var list []Namespace
+	for _, m := range s.Document.Mappings {
+		if m.NSID == 0 || !s.concerns(m, hostID) {
+			continue
+		}
+		if v, p := s.VolumeByID(m.Volume); v != nil {
+			list = append(list, Namespace{ID: m.NSID, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v.ReadOnly})
+		}
+	}
+	slices.SortFunc(list, func(a, b Namespace) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// concerns reports whether a mapping leads to a host.
+func (s *State) concerns(m *Mapping, hostID string) bool {
+	return m.Host == hostID || m.Host == "" && slices.Contains(s.hostsOf(m), hostID)
 }
 
 // Resolve returns the host an initiator belongs to and what it sees; nil and

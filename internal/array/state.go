@@ -8,9 +8,10 @@ import (
 )
 
 // NewState returns the state made of a document and its pools, which are not
-// changed afterwards, or an error that names the rule they break.
+// changed afterwards, or an error that names the rule they break. What an
+// earlier version of the program did not write is completed.
 func NewState(doc *Document, pools []*PoolDocument) (*State, error) {
-	return derive(nil, doc, pools)
+	return derive(nil, complete(doc), pools)
 }
 
 // derive is NewState for a state that follows a valid one: volumes that are the same

@@ -185,7 +185,7 @@ func TestLUNs(t *testing.T) {
 	}{
 		{"db1", To{Group: "esx"}, nil}, {"db2", To{Host: "esx1"}, nil}, {"db3", To{Host: "esx2"}, new(uint32(9))}, {"db3", To{Host: "esx1"}, nil},
 	} {
-		if s, _, _, err = s.CreateMapping(env, m.volume, m.to, m.lun, m.volume == "db2"); err != nil {
+		if s, _, _, err = s.CreateMapping(env, m.volume, m.to, MappingSpec{LUN: m.lun, ReadOnly: m.volume == "db2"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,11 +228,11 @@ func TestLUNs(t *testing.T) {
 
 func TestEtags(t *testing.T) {
 	s, env := setup(t)
-	s, err := first(s.CreateMapping(env, "db1", To{Host: "esx1"}, nil, false))
+	s, err := first(s.CreateMapping(env, "db1", To{Host: "esx1"}, MappingSpec{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err = first(s.AddPortal(env, netip.MustParseAddr("::1"), 0, 0))
+	s, err = first(s.AddPortal(env, Portal{Address: netip.MustParseAddr("::1")}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestEtags(t *testing.T) {
 		"ungroup": func() error { _, _, _, err := s.DeleteHostGroup("esx", stale, true); return err },
 		"mapping": func() error { _, _, _, err := s.UpdateMapping("db1", To{Host: "esx1"}, stale, true); return err },
 		"unmap":   func() error { _, _, _, err := s.DeleteMapping("db1", To{Host: "esx1"}, stale); return err },
-		"target":  func() error { _, _, err := s.UpdateTarget(stale, false, nil); return err },
+		"target":  func() error { _, _, err := s.UpdateTarget(stale, nil, nil); return err },
 		"portal":  func() error { _, _, _, err := s.RemovePortal(netip.MustParseAddr("::1"), 0, stale); return err },
 		"alua":    func() error { _, _, err := s.SetAccessState("default", 0, Standby, stale); return err },
 		"pool":    func() error { _, _, _, err := s.DeletePool("default", stale); return err },
@@ -265,7 +265,7 @@ func TestPortalTags(t *testing.T) {
 	s, env := newState(t)
 	add := func(address string, tag uint16) uint16 {
 		t.Helper()
-		next, p, _, err := s.AddPortal(env, netip.MustParseAddr(address), 0, tag)
+		next, p, _, err := s.AddPortal(env, Portal{Address: netip.MustParseAddr(address), Tag: tag})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +285,7 @@ func TestPortalTags(t *testing.T) {
 	if tag := add("127.0.0.3", 65535); tag != 65535 {
 		t.Errorf("tag %d", tag)
 	}
-	if _, _, _, err := s.AddPortal(env, netip.MustParseAddr("127.0.0.4"), 0, 0); KindOf(err) != KindExists {
+	if _, _, _, err := s.AddPortal(env, Portal{Address: netip.MustParseAddr("127.0.0.4")}); KindOf(err) != KindExists {
 		t.Errorf("no tag is left: %v", err)
 	}
 	if tag := add("127.0.0.4", 3); tag != 3 {
@@ -295,7 +295,7 @@ func TestPortalTags(t *testing.T) {
 
 func TestEncoding(t *testing.T) {
 	s, env := setup(t)
-	s, err := first(s.CreateMapping(env, "db1", To{Host: "esx1"}, nil, false))
+	s, err := first(s.CreateMapping(env, "db1", To{Host: "esx1"}, MappingSpec{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +470,7 @@ func TestChangesModel(t *testing.T) {
 				if rapid.Bool().Draw(t, "given") {
 					lun = new(rapid.Uint32Range(0, 4).Draw(t, "lun"))
 				}
-				next, m, _, err := s.CreateMapping(env, pick("volume"), to(), lun, false)
+				next, m, _, err := s.CreateMapping(env, pick("volume"), to(), MappingSpec{LUN: lun})
 				if step(next, err) {
 					fresh(m.ID)
 				}
@@ -507,7 +507,7 @@ func TestStatesAreImmutable(t *testing.T) {
 		func() (*State, error) {
 			return first(next.UpdateVolume(env, "db1", "", false, func(v *Volume) { v.ReadOnly = true }))
 		},
-		func() (*State, error) { return first(next.CreateMapping(env, "db2", To{Group: "esx"}, nil, false)) },
+		func() (*State, error) { return first(next.CreateMapping(env, "db2", To{Group: "esx"}, MappingSpec{})) },
 		func() (*State, error) {
 			return first(next.UpdateHost("esx1", "", func(h *Host) { h.Initiators[0] = "iqn.2001-04.com.example:x" }))
 		},

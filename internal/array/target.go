@@ -1,6 +1,7 @@
 package array
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -8,9 +9,10 @@ import (
 	"strings"
 )
 
-// UpdateTarget returns the state with the target's name, alias and CHAP digests changed
-// by edit. The name fails with KindBusy while there are sessions.
-func (s *State) UpdateTarget(etag string, inUse bool, edit func(*Target)) (*State, Plan, error) {
+// UpdateTarget returns the state with the target's names, alias and CHAP digests
+// changed by edit. A name fails with KindBusy while there are sessions of its
+// protocol: ISCSI or NVMeTCP.
+func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*Target)) (*State, Plan, error) {
 	doc := *s.Document
 	old := doc.Target
 	if err := CheckEtag("the target", etag, old.Etag()); err != nil {
@@ -23,11 +25,12 @@ func (s *State) UpdateTarget(etag string, inUse bool, edit func(*Target)) (*Stat
 		return nil, Plan{}, err
 	}
 	doc.Target.IQN = iqn
-	if inUse && iqn != old.IQN {
+	if iqn != old.IQN && inUse(ISCSI) || doc.Target.SubsystemNQN != old.SubsystemNQN && inUse(NVMeTCP) {
 		return nil, Plan{}, Errorf(KindBusy, "the target's name cannot change while there are sessions: log them out first")
 	}
 	d := differ{subject: "the target"}
 	d.add("iqn", old.IQN, iqn)
+	d.add("subsystem_nqn", old.SubsystemNQN, doc.Target.SubsystemNQN)
 	d.add("alias", old.Alias, doc.Target.Alias)
 	d.add("chap_algorithms", old.CHAP, doc.Target.CHAP)
 	if len(d.fields) == 0 {
@@ -61,39 +64,33 @@ func ParsePortalAddress(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// AddPortal returns the state with one more portal; port 0 stands for 3260, tag 0 for
-// the lowest that was never used.
-func (s *State) AddPortal(env Env, address netip.Addr, port, tag uint16) (*State, *Portal, Plan, error) {
+// AddPortal returns the state with one more portal: no protocol stands for iSCSI, port 0
+// for the one of the protocol, tag 0 for the lowest that was never used.
+func (s *State) AddPortal(env Env, spec Portal) (*State, *Portal, Plan, error) {
 	var plan Plan
-	if port == 0 {
-		port = DefaultPort
-	}
-	if _, err := s.Portal(address, port); err == nil {
-		return nil, nil, plan, Errorf(KindExists, "portal %s exists already", netip.AddrPortFrom(address, port))
-	}
+	p := &spec
 	doc := *s.Document
-	if tag == 0 {
-		tag = doc.Next.PortalTag
+	p.Object = Object{ID: fmt.Sprintf("portal-%d", doc.Next.Portal), Rev: 1, Created: env.Now().UTC()}
+	p.Protocol = cmp.Or(p.Protocol, ISCSI)
+	p.Port = cmp.Or(p.Port, p.Protocol.DefaultPort())
+	if other, err := s.Portal(p.Address, p.Port); err == nil {
+		return nil, nil, plan, Errorf(KindExists, "portal %s exists already, for %s", other.AddrPort(), other.Protocol)
 	}
-	if tag == 0 {
-		return nil, nil, plan, Errorf(KindExists, "every target portal group tag was used: name one")
-	}
-	p := &Portal{
-		Object:  Object{ID: fmt.Sprintf("portal-%d", doc.Next.Portal), Rev: 1, Created: env.Now().UTC()},
-		Address: address, Port: port, Tag: tag,
+	if p.Tag = cmp.Or(p.Tag, doc.Next.PortalTag); p.Tag == 0 {
+		return nil, nil, plan, Errorf(KindExists, "every tag was used: name one")
 	}
 	doc.Next.Portal++
-	if tag >= doc.Next.PortalTag && doc.Next.PortalTag != 0 {
-		doc.Next.PortalTag = tag + 1 // 0 after 65535: none is left
+	if p.Tag >= doc.Next.PortalTag && doc.Next.PortalTag != 0 {
+		doc.Next.PortalTag = p.Tag + 1 // 0 after 65535: none is left
 	}
 	doc.Portals = append(slices.Clip(doc.Portals), p)
 	state, err := s.with(doc)
 	if err != nil {
 		return nil, nil, plan, err
 	}
-	plan.Steps = append(plan.Steps, fmt.Sprintf("listen on %s with target portal group tag %d", p.AddrPort(), tag))
-	if !address.IsLoopback() {
-		plan.Warnings = append(plan.Warnings, "iSCSI is not encrypted: use a private network, or a tunnel, for this portal")
+	plan.Steps = append(plan.Steps, fmt.Sprintf("listen on %s for %s with tag %d", p.AddrPort(), p.Protocol, p.Tag))
+	if !p.Address.IsLoopback() {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s is not encrypted: use a private network, or a tunnel, for this portal", p.Protocol.title()))
 	}
 	return state, p, plan, nil
 }

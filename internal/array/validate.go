@@ -56,6 +56,9 @@ func (s *State) validateArray() error {
 	} else if iqn != d.Target.IQN {
 		return Errorf(KindInvalid, "target name %q is not in lower case", d.Target.IQN)
 	}
+	if err := CheckNQN(d.Target.SubsystemNQN); err != nil {
+		return Errorf(KindInvalid, "subsystem_nqn: %w", err)
+	}
 	if err := checkComment(d.Target.Alias); err != nil {
 		return Errorf(KindInvalid, "target alias: %w", err)
 	}
@@ -107,7 +110,15 @@ func (s *State) validatePortals() error {
 		return Errorf(KindInvalid, "an array has at most %d portals", MaxPortals)
 	}
 	ids, addresses := make(set), make(set)
+	tags := make(map[uint16]*Portal)
 	for _, p := range d.Portals {
+		if !p.Protocol.valid() {
+			return Errorf(KindInvalid, "portal %s: protocol %q: use %s, %s or %s", p.AddrPort(), p.Protocol, ISCSI, NVMeTCP, NVMeDiscovery)
+		}
+		if other := tags[p.Tag]; other != nil && (p.Protocol != ISCSI || other.Protocol != ISCSI) {
+			return Errorf(KindExists, "tag %d of portal %s is taken by portal %s: only iSCSI portals may share one", p.Tag, p.AddrPort(), other.AddrPort())
+		}
+		tags[p.Tag] = p
 		if !p.Address.IsValid() || p.Port == 0 || p.Tag == 0 {
 			return Errorf(KindInvalid, "portal %s: address, port and tag have to be set", p.AddrPort())
 		}
@@ -284,7 +295,7 @@ func (s *State) validateHosts() error {
 	if len(s.Document.Hosts) > MaxHosts {
 		return Errorf(KindInvalid, "an array has at most %d hosts", MaxHosts)
 	}
-	ids, names, initiators := make(set), make(set), make(set)
+	ids, names, initiators, nqns := make(set), make(set), make(set), make(set)
 	for _, h := range s.Document.Hosts {
 		if err := h.validate(); err != nil {
 			return err
@@ -295,18 +306,30 @@ func (s *State) validateHosts() error {
 		if err := names.add("name", h.Name, "host "+h.ID); err != nil {
 			return err
 		}
-		for _, pattern := range h.Initiators {
-			keys := []string{pattern}
-			if len(h.Addresses) > 0 {
-				keys = keys[:0]
-				for _, a := range h.Addresses {
-					keys = append(keys, pattern+" from "+a.String())
-				}
+		if err := h.addNames(initiators, "initiator", h.Initiators); err != nil {
+			return err
+		}
+		if err := h.addNames(nqns, "NQN", h.NQNs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addNames puts a host's names of one kind into a set, each with every address that
+// it counts for.
+func (h *Host) addNames(in set, what string, patterns []string) error {
+	for _, pattern := range patterns {
+		keys := []string{pattern}
+		if len(h.Addresses) > 0 {
+			keys = keys[:0]
+			for _, a := range h.Addresses {
+				keys = append(keys, pattern+" from "+a.String())
 			}
-			for _, key := range keys {
-				if err := initiators.add("initiator", key, "host "+h.Name); err != nil {
-					return err
-				}
+		}
+		for _, key := range keys {
+			if err := in.add(what, key, "host "+h.Name); err != nil {
+				return err
 			}
 		}
 	}
@@ -320,14 +343,19 @@ func (h *Host) validate() error {
 	fail := func(format string, args ...any) error {
 		return Errorf(KindInvalid, "host %s: %w", h.Name, fmt.Errorf(format, args...))
 	}
-	if len(h.Initiators) > MaxInitiators || len(h.Addresses) > MaxInitiators {
-		return fail("at most %d initiators and %d addresses are allowed", MaxInitiators, MaxInitiators)
+	if len(h.Initiators) > MaxInitiators || len(h.NQNs) > MaxInitiators || len(h.Addresses) > MaxInitiators {
+		return fail("at most %d initiators, %d NQNs and %d addresses are allowed", MaxInitiators, MaxInitiators, MaxInitiators)
 	}
 	for _, i := range h.Initiators {
 		if n, err := NormalizePattern(i); err != nil {
 			return fail("%w", err)
 		} else if n != i {
 			return fail("initiator %q is not in lower case", i)
+		}
+	}
+	for _, n := range h.NQNs {
+		if err := CheckNQNPattern(n); err != nil {
+			return fail("%w", err)
 		}
 	}
 	for _, a := range h.Addresses {
@@ -338,7 +366,10 @@ func (h *Host) validate() error {
 	if err := checkComment(h.Comment); err != nil {
 		return fail("%w", err)
 	}
-	return h.validateCHAP(fail)
+	if err := h.validateCHAP(fail); err != nil {
+		return err
+	}
+	return h.validateDHCHAP(fail)
 }
 
 // Bounds of CHAP names and secrets in bytes. RFC 7143 §9.2.1 asks for secrets of
@@ -418,7 +449,8 @@ func (s *State) validateMappings() error {
 	type key struct {
 		host   string
 		volume string // or
-		lun    uint16
+		lun    uint16 // plus one, or
+		nsid   uint32
 	}
 	ids := make(set)
 	taken := make(map[key]*Mapping, 2*len(d.Mappings))
@@ -426,6 +458,9 @@ func (s *State) validateMappings() error {
 	for _, m := range d.Mappings {
 		if m.LUN > MaxLUN {
 			return Errorf(KindInvalid, "LUN %d: use 0 to %d", m.LUN, MaxLUN)
+		}
+		if m.NSID > MaxNSID {
+			return Errorf(KindInvalid, "NSID %d: use 1 to %d", m.NSID, MaxNSID)
 		}
 		if (m.Host == "") == (m.Group == "") || m.Host != "" && s.hosts[m.Host] == nil || m.Group != "" && s.groups[m.Group] == nil {
 			return Errorf(KindInvalid, "mapping %s leads to a host or host group that does not exist", m.ID)
@@ -447,6 +482,13 @@ func (s *State) validateMappings() error {
 			}
 			taken[key{host: host, volume: m.Volume}] = m
 			taken[key{host: host, lun: m.LUN + 1}] = m
+			if m.NSID == 0 {
+				continue
+			}
+			if other := taken[key{host: host, nsid: m.NSID}]; other != nil {
+				return Errorf(KindExists, "NSID %d of host %s is taken by volume %s through %s", m.NSID, s.hosts[host].Name, s.volumeName(other.Volume), s.toName(other))
+			}
+			taken[key{host: host, nsid: m.NSID}] = m
 		}
 	}
 	return nil

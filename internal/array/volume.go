@@ -260,7 +260,7 @@ func (s *State) DeleteVolume(name, etag string, force bool) (*State, *Volume, Pl
 			return nil, nil, plan, Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use force", name, s.toName(mappings[0]))
 		}
 		for _, m := range mappings {
-			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (LUN %d)", name, s.toName(m), m.LUN))
+			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (%s)", name, s.toName(m), m.numbers()))
 		}
 		next := *doc
 		next.Mappings = slices.DeleteFunc(slices.Clone(doc.Mappings), func(m *Mapping) bool { return m.Volume == v.ID })

@@ -51,7 +51,7 @@ The URL is iscsi://[USER@]HOST[:PORT]/IQN/LUN. The secret of USER is read from
 	set := goflag.NewFlagSet("bench", goflag.ContinueOnError)
 	config.AddFlags(set)
 	cmd.Flags().AddGoFlagSet(set)
-	chap.flags(cmd, "chap-secret", "the CHAP secret of the URL's user")
+	chap.flags(cmd, "chap-secret", "the CHAP secret of the URL's user", "; asked for where neither is given")
 	cmd.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do not ask")
 	return cmd
 }

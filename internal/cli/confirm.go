@@ -58,9 +58,9 @@ type secret struct {
 	text string
 }
 
-func (s *secret) flags(cmd *cobra.Command, name, what string) {
+func (s *secret) flags(cmd *cobra.Command, name, what, otherwise string) {
 	s.what = what
-	cmd.Flags().StringVar(&s.file, name+"-file", "", "read "+what+" from the first line of `FILE` (- for standard input); asked for where neither is given")
+	cmd.Flags().StringVar(&s.file, name+"-file", "", "read "+what+" from the first line of `FILE` (- for standard input)"+otherwise)
 	cmd.Flags().StringVar(&s.text, name, "", what+" itself, visible to every user of this machine while the command runs")
 }
 

@@ -14,6 +14,7 @@ import (
 type recipient struct {
 	name  string
 	group bool
+	nvme  bool // a host with NQNs
 }
 
 func (r recipient) String() string {
@@ -25,9 +26,9 @@ func (r recipient) String() string {
 
 // recipient finds out whether a name is that of a host or of a host group.
 func (c *api) recipient(ctx context.Context, name string) (recipient, error) {
-	_, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: name})
+	host, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: name})
 	if connect.CodeOf(err) != connect.CodeNotFound {
-		return recipient{name: name}, err
+		return recipient{name: name, nvme: len(host.GetHost().GetSpec().GetNqns()) > 0}, err
 	}
 	_, err = call(ctx, c.hostGroups.GetHostGroup, &lintelv1.GetHostGroupRequest{Name: name})
 	if connect.CodeOf(err) == connect.CodeNotFound {
@@ -38,13 +39,15 @@ func (c *api) recipient(ctx context.Context, name string) (recipient, error) {
 
 func (a *app) mapCommand() *cobra.Command {
 	var ch change
-	var lun uint32
+	var lun, nsid uint32
 	var readOnly bool
 	cmd := &cobra.Command{
 		Use:   "map VOLUME HOST|GROUP",
 		Short: "Show a volume to a host or host group",
-		Long: `Maps a volume to a host or host group: its initiators see it as a LUN, at once and
-without a new login. Without --lun it gets the lowest number that is free.`,
+		Long: `Maps a volume to a host or host group: its initiators see it as a LUN over iSCSI and
+as a namespace over NVMe, at once and without a new login. Without --lun it gets the
+lowest number that is free; without --nsid the namespace id is that number plus one,
+or the highest that is free where that one is taken.`,
 		Example: "  lintel map db1 esx1\n  lintel map db1 cluster1 --lun 7\n  lintel map iso esx1 --read-only",
 		Args:    takes("VOLUME HOST|GROUP"),
 	}
@@ -60,13 +63,22 @@ without a new login. Without --lun it gets the lowest number that is free.`,
 		if cmd.Flags().Changed("lun") {
 			spec.Lun = &lun
 		}
+		if cmd.Flags().Changed("nsid") {
+			spec.Nsid = &nsid
+		}
 		res, err := call(ctx, c.mappings.CreateMapping, &lintelv1.CreateMappingRequest{Spec: spec, DryRun: ch.dry})
 		if err != nil {
 			return err
 		}
-		return a.report(ch.dry, res, "mapped volume %s to %s as LUN %d%s", args[0], to, res.GetMapping().GetSpec().GetLun(), onlyYes(readOnly, ", read-only"))
+		made := res.GetMapping().GetSpec()
+		number := fmt.Sprintf("LUN %d", made.GetLun())
+		if made.Nsid != nil && (to.nvme || spec.Nsid != nil) {
+			number += fmt.Sprintf(" and NSID %d", made.GetNsid())
+		}
+		return a.report(ch.dry, res, "mapped volume %s to %s as %s%s", args[0], to, number, onlyYes(readOnly, ", read-only"))
 	})
 	cmd.Flags().Uint32Var(&lun, "lun", 0, "logical unit `NUMBER`, 0 to 16383 (default: the lowest free one)")
+	cmd.Flags().Uint32Var(&nsid, "nsid", 0, "namespace id `NUMBER` over NVMe, 1 to 1024 (default: the LUN plus one)")
 	cmd.Flags().BoolVar(&readOnly, "read-only", false, "the host may not write, whatever the volume allows")
 	ch.dryFlag(cmd)
 	a.completeArgs(cmd, false, volumeNames, hostAndGroupNames)
@@ -121,7 +133,7 @@ func hasHave(n int, noun string) string {
 
 func (a *app) mappingCommand() *cobra.Command {
 	return noun("mapping", "Mappings: which host sees which volume",
-		"A mapping shows a volume to a host or host group as a LUN. Without one there is no access.\nlintel map makes mappings and lintel unmap ends them.",
+		"A mapping shows a volume to a host or host group, as a LUN over iSCSI and as a namespace\nover NVMe. Without one there is no access.\nlintel map makes mappings and lintel unmap ends them.",
 		"  lintel mapping list\n  lintel mapping list --host esx1\n  lintel mapping set db1 esx1 --read-only",
 		a.mappingList(), a.mappingSet())
 }
@@ -164,6 +176,12 @@ var mappingColumns = []column[*lintelv1.Mapping]{
 		return "host"
 	}},
 	{head: "LUN", right: true, text: func(m *lintelv1.Mapping) string { return fmt.Sprint(m.GetSpec().GetLun()) }},
+	{head: "NSID", right: true, text: func(m *lintelv1.Mapping) string {
+		if m.GetSpec().Nsid == nil {
+			return ""
+		}
+		return fmt.Sprint(m.GetSpec().GetNsid())
+	}},
 	{head: "VOLUME", text: func(m *lintelv1.Mapping) string { return m.GetSpec().GetVolume() }},
 	{head: "ACCESS", text: func(m *lintelv1.Mapping) string { return accessWord(m.GetSpec().GetReadOnly()) }},
 }

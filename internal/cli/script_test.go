@@ -76,6 +76,7 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`\b6024c4e[0-9a-f]{25}\b`), "NAA"},
 	{regexp.MustCompile(`\b([ap])[0-9a-f]{12}\b`), "${1}ID"},
+	{regexp.MustCompile(`\.[0-9a-f]{12}\b`), ".ID"},
 	{regexp.MustCompile(`("pid": |process +)\d+`), "${1}PID"},
 	{regexp.MustCompile(`/\S*/script-\w+/`), "WORK/"},
 }
@@ -214,9 +215,12 @@ func (p *fakePlane) Sessions() []agent.Session {
 	var list []agent.Session
 	for i, host := range p.now().Document.Hosts {
 		id := strconv.Itoa(i + 1)
-		if luns := len(p.now().LUNs(host.ID)); luns > 0 && id != dropped {
+		if n := len(p.now().Namespaces(host.ID)); n > 0 && len(host.NQNs) > 0 {
+			list = append(list, nvmeSession("n"+id, host, n))
+		}
+		if luns := len(p.now().LUNs(host.ID)); luns > 0 && len(host.Initiators) > 0 && id != dropped {
 			list = append(list, agent.Session{
-				ID: id, Initiator: host.Initiators[0], HostID: host.ID, TSIH: uint16(i + 1), PortalTag: 1, LUNs: luns,
+				ID: id, Protocol: array.ISCSI, Initiator: host.Initiators[0], HostID: host.ID, TSIH: uint16(i + 1), PortalTag: 1, LUNs: luns,
 				Since: time.Date(2026, 11, 22, 8, 0, i, 0, time.UTC), Commands: 1000, ReadBytes: 4096000, WriteBytes: 512,
 				Connections: []agent.Connection{{
 					Remote: netip.MustParseAddrPort("192.0.2.7:50000"), Local: netip.MustParseAddrPort("192.0.2.1:3260"), HeaderDigest: true,
@@ -225,6 +229,22 @@ func (p *fakePlane) Sessions() []agent.Session {
 		}
 	}
 	return list
+}
+
+// nvmeSession is a controller with an admin queue and an I/O queue.
+func nvmeSession(id string, host *array.Host, namespaces int) agent.Session {
+	s := agent.Session{
+		ID: id, Protocol: array.NVMeTCP, Initiator: host.NQNs[0], HostID: host.ID, PortalTag: 2, LUNs: namespaces,
+		Since: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC), Authenticated: host.DHCHAPKey != "",
+		Commands: 2000, ReadBytes: 8192000, WriteBytes: 1024, ControllerID: 7, HostIdentifier: [16]byte{0xab, 15: 0xcd},
+	}
+	for q, depth := range []uint16{32, 128} {
+		s.Connections = append(s.Connections, agent.Connection{
+			Remote: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.8"), 50000+uint16(q)), Local: netip.MustParseAddrPort("192.0.2.1:4420"),
+			QueueID: uint16(q), QueueDepth: depth,
+		})
+	}
+	return s
 }
 
 func (p *fakePlane) DropSession(id string) bool {

@@ -10,7 +10,8 @@ import (
 )
 
 func (a *app) sessionCommand() *cobra.Command {
-	return noun("session", "Sessions: initiators that are logged in", "",
+	return noun("session", "Sessions: initiators that are logged in",
+		"A session is an initiator's login over iSCSI, or a host's controller over NVMe, where each\nqueue is a connection.",
 		"  lintel session list\n  lintel session list --host esx1 --watch",
 		a.sessionList(), a.sessionDrop())
 }
@@ -47,12 +48,23 @@ var sessionColumns = []column[*lintelv1.Session]{
 	{head: "FROM", text: func(s *lintelv1.Session) string {
 		return joinFew(namesOf(s.GetConnections(), (*lintelv1.Connection).GetRemote), 1)
 	}},
+	{head: "PROTOCOL", text: func(s *lintelv1.Session) string { return word(s.GetProtocol()) }},
 	{head: "TYPE", text: func(s *lintelv1.Session) string { return word(s.GetType()) }},
+	{head: "CNTLID", right: true, text: func(s *lintelv1.Session) string { return onlyNVMe(s, int(s.GetControllerId())) }},
+	{head: "QUEUES", right: true, text: func(s *lintelv1.Session) string { return onlyNVMe(s, len(s.GetConnections())) }},
 	{head: "LUNS", right: true, text: func(s *lintelv1.Session) string { return fmt.Sprint(s.GetLuns()) }},
 	{head: "COMMANDS", right: true, text: func(s *lintelv1.Session) string { return fmt.Sprint(s.GetCommands()) }},
 	{head: "READ", right: true, text: func(s *lintelv1.Session) string { return formatSize(s.GetReadBytes()) }},
 	{head: "WRITTEN", right: true, text: func(s *lintelv1.Session) string { return formatSize(s.GetWriteBytes()) }},
 	{head: "SINCE", text: func(s *lintelv1.Session) string { return timeText(s.GetSince()) }},
+}
+
+// onlyNVMe is a number for a table's cell that is empty for iSCSI.
+func onlyNVMe(s *lintelv1.Session, n int) string {
+	if s.GetProtocol() != lintelv1.Protocol_PROTOCOL_NVME_TCP {
+		return ""
+	}
+	return fmt.Sprint(n)
 }
 
 func (a *app) sessionDrop() *cobra.Command {

@@ -4,18 +4,20 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/serve"
 )
 
 func (a *app) targetCommand() *cobra.Command {
 	return noun("target", "The target: what initiators log in to",
-		"An array is one target. It has portals, and an asymmetric access (ALUA) state for each pool.",
+		"An array is one iSCSI target and one NVM subsystem. It has portals, and an asymmetric access\n(ALUA, ANA) state for each pool.",
 		"  lintel target show\n  lintel target set --alias \"lab array\"\n  lintel target set-state default non-optimized",
 		a.targetShow(), a.targetSet(), a.targetSetState())
 }
@@ -39,11 +41,14 @@ func (a *app) targetShow() *cobra.Command {
 func describeTarget(t *lintelv1.Target) []detail {
 	details := []detail{
 		{"iqn", t.GetSpec().GetIqn()},
+		{"nqn", t.GetSpec().GetSubsystemNqn()},
+		{"serial", t.GetSubsystemSerial()},
+		{"model", t.GetSubsystemModel()},
 		{"alias", t.GetSpec().GetAlias()},
 		{"chap", chapAlgorithms(t.GetSpec().GetChapAlgorithms())},
 	}
 	for _, p := range t.GetPortals() {
-		details = append(details, detail{"portal", fmt.Sprintf("%s tag %d, %s, %s", portalName(p), p.GetSpec().GetTag(),
+		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d, %s, %s", portalName(p), word(p.GetSpec().GetProtocol()), p.GetSpec().GetTag(),
 			stateText(word(p.GetState()), p.GetReason()), plural(int(p.GetSessions()), "session"))})
 	}
 	for _, g := range t.GetPortGroups() {
@@ -69,12 +74,12 @@ func (a *app) targetSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "set",
 		Short:   "Set attributes of the target",
-		Long:    "Sets attributes of the target. Its name can be changed only while no initiator is logged in.",
+		Long:    "Sets attributes of the target. A name can be changed only while no initiator is logged in that\nuses it.",
 		Example: "  lintel target set --alias \"lab array\"\n  lintel target set --chap-algorithm sha3-256 --chap-algorithm sha256",
 		Args:    takes(""),
 		RunE: a.with(func(ctx context.Context, c *api, _ []string) error {
 			if len(at.set) == 0 {
-				return usage("nothing to set: give --iqn, --alias or --chap-algorithm")
+				return usage("nothing to set: give --iqn, --nqn, --alias or --chap-algorithm")
 			}
 			res, err := call(ctx, c.target.UpdateTarget, &lintelv1.UpdateTargetRequest{Spec: spec, UpdateMask: at.mask(), DryRun: ch.dry})
 			if err != nil {
@@ -84,6 +89,7 @@ func (a *app) targetSet() *cobra.Command {
 		}),
 	}
 	at.flag(cmd, "iqn", "iqn", "iSCSI target name")
+	at.flag(cmd, "nqn", "subsystem_nqn", "NQN of the NVM subsystem")
 	at.flag(cmd, "alias", "alias", "text shown to initiators")
 	at.flag(cmd, "chap-algorithm", "chap_algorithms", "digest offered for CHAP, strongest first; repeatable")
 	ch.dryFlag(cmd)
@@ -97,7 +103,7 @@ func (a *app) targetSetState() *cobra.Command {
 	states := enumWords(enum)
 	cmd := &cobra.Command{
 		Use:   "set-state POOL STATE",
-		Short: "Set the asymmetric access state (ALUA) of a pool",
+		Short: "Set the asymmetric access state (ALUA, ANA) of a pool",
 		Long: `Sets the asymmetric access state of a pool's volumes; hosts are told at once. The
 states are ` + joinWords(states) + `.
 In standby, unavailable and offline hosts cannot read or write.`,
@@ -129,8 +135,8 @@ In standby, unavailable and offline hosts cannot read or write.`,
 
 func (a *app) portalCommand() *cobra.Command {
 	return noun("portal", "Portals: addresses that initiators connect to",
-		"A portal is an address and port that the array listens on for iSCSI.",
-		"  lintel portal list\n  lintel portal add 192.0.2.10\n  lintel portal add [2001:db8::10]:3260",
+		"A portal is an address and port that the array listens on for one protocol.",
+		"  lintel portal list\n  lintel portal add 192.0.2.10\n  lintel portal add 192.0.2.10 --protocol nvme-tcp",
 		a.portalAdd(), a.portalList(), a.portalRemove())
 }
 
@@ -139,31 +145,53 @@ func portalName(p *lintelv1.Portal) string {
 	return net.JoinHostPort(p.GetSpec().GetAddress(), strconv.Itoa(int(p.GetSpec().GetPort())))
 }
 
+// protocols are the protocols of portals, with their TCP ports.
+var protocols = map[lintelv1.Protocol]array.Protocol{
+	lintelv1.Protocol_PROTOCOL_UNSPECIFIED:    array.ISCSI,
+	lintelv1.Protocol_PROTOCOL_ISCSI:          array.ISCSI,
+	lintelv1.Protocol_PROTOCOL_NVME_TCP:       array.NVMeTCP,
+	lintelv1.Protocol_PROTOCOL_NVME_DISCOVERY: array.NVMeDiscovery,
+}
+
+// parsePortal reads a portal's address; the protocol tells the port where none is given.
+func parsePortal(text string, p lintelv1.Protocol) (netip.AddrPort, error) {
+	portal, err := serve.ParsePortal(text, protocols[p].DefaultPort())
+	if err != nil {
+		return portal, usage("%w", err)
+	}
+	return portal, nil
+}
+
 func (a *app) portalAdd() *cobra.Command {
 	var ch change
-	var tag uint32
+	spec := &lintelv1.PortalSpec{}
+	at := attributesOf(spec)
 	cmd := &cobra.Command{
 		Use:   "add ADDRESS[:PORT]",
 		Short: "Listen on one more address",
-		Long: `Listens on one more address, now and after a restart. iSCSI is not encrypted: use
-a network of its own, or IPsec, for anything but this machine.`,
-		Example: "  lintel portal add 192.0.2.10\n  lintel portal add 192.0.2.10:3261 --tag 1\n  lintel portal add [2001:db8::10]:3260",
-		Args:    takes("ADDRESS[:PORT]"),
+		Long: `Listens on one more address, now and after a restart. The port is 3260 for iSCSI,
+4420 for NVMe/TCP and 8009 for NVMe discovery unless it is given. Neither protocol
+is encrypted: use a network of its own, or IPsec, for anything but this machine.`,
+		Example: `  lintel portal add 192.0.2.10
+  lintel portal add 192.0.2.10:3261 --tag 1
+  lintel portal add [2001:db8::10]:3260
+  lintel portal add 192.0.2.10 --protocol nvme-tcp`,
+		Args: takes("ADDRESS[:PORT]"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
-			portal, err := serve.ParsePortal(args[0])
+			portal, err := parsePortal(args[0], spec.GetProtocol())
 			if err != nil {
-				return usage("%w", err)
+				return err
 			}
-			res, err := call(ctx, c.target.AddPortal, &lintelv1.AddPortalRequest{DryRun: ch.dry, Spec: &lintelv1.PortalSpec{
-				Address: portal.Addr().String(), Port: uint32(portal.Port()), Tag: tag,
-			}})
+			spec.Address, spec.Port = portal.Addr().String(), uint32(portal.Port())
+			res, err := call(ctx, c.target.AddPortal, &lintelv1.AddPortalRequest{DryRun: ch.dry, Spec: spec})
 			if err != nil {
 				return err
 			}
 			return a.report(ch.dry, res, "added portal %s with tag %d", portalName(res.GetPortal()), res.GetPortal().GetSpec().GetTag())
 		}),
 	}
-	cmd.Flags().Uint32Var(&tag, "tag", 0, "target portal group tag, 1 to 65535; portals that share one can serve one session together (default: a new one)")
+	at.flag(cmd, "protocol", "protocol", "what the portal speaks (default: iscsi)")
+	at.flag(cmd, "tag", "tag", "target portal group tag, or port id, 1 to 65535; iSCSI portals that share one can serve one session together (default: a new one)")
 	ch.dryFlag(cmd)
 	return cmd
 }
@@ -192,6 +220,7 @@ func (a *app) portalList() *cobra.Command {
 
 var portalColumns = []column[*lintelv1.Portal]{
 	{head: "PORTAL", text: portalName},
+	{head: "PROTOCOL", text: func(p *lintelv1.Portal) string { return word(p.GetSpec().GetProtocol()) }},
 	{head: "TAG", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSpec().GetTag()) }},
 	{head: "STATE", text: func(p *lintelv1.Portal) string { return word(p.GetState()) }, style: func(p *lintelv1.Portal) style {
 		return goodIf(p.GetState() == lintelv1.PortalState_PORTAL_STATE_LISTENING)
@@ -202,16 +231,18 @@ var portalColumns = []column[*lintelv1.Portal]{
 
 func (a *app) portalRemove() *cobra.Command {
 	var ch change
+	spec := &lintelv1.PortalSpec{}
+	at := attributesOf(spec)
 	cmd := &cobra.Command{
 		Use:     "remove ADDRESS[:PORT]",
 		Short:   "Stop listening on an address",
 		Long:    "Stops listening on an address, now and after a restart. Sessions through it are logged out.",
-		Example: "  lintel portal remove 192.0.2.10",
+		Example: "  lintel portal remove 192.0.2.10\n  lintel portal remove 192.0.2.10:4420",
 		Args:    takes("ADDRESS[:PORT]"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
-			portal, err := serve.ParsePortal(args[0])
+			portal, err := parsePortal(args[0], spec.GetProtocol())
 			if err != nil {
-				return usage("%w", err)
+				return err
 			}
 			got, err := call(ctx, c.target.GetTarget, &lintelv1.GetTargetRequest{})
 			if err != nil {
@@ -238,6 +269,7 @@ func (a *app) portalRemove() *cobra.Command {
 			return a.report(ch.dry, res, "removed portal %s", portal)
 		}),
 	}
+	at.flag(cmd, "protocol", "protocol", "what the portal speaks, which tells its port where none is given (default: iscsi)")
 	ch.flags(cmd)
 	a.completeArgs(cmd, false, portalNames)
 	return cmd

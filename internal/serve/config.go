@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"lintel.io/lintel/internal/array"
 )
 
 // DefaultPortal is where an array listens for initiators when nobody says
@@ -74,7 +76,7 @@ func (c *Config) Validate() error {
 	c.DataDir = abs
 	seen := make([]string, 0, len(c.Portals))
 	for _, text := range c.Portals {
-		portal, err := ParsePortal(text)
+		portal, err := ParsePortal(text, array.DefaultPort)
 		if err != nil {
 			return err
 		}
@@ -129,9 +131,9 @@ func (c *Config) level() (slog.Level, error) {
 	return 0, fmt.Errorf("log-level %q: it must be debug, info, warn or error", c.LogLevel)
 }
 
-// ParsePortal reads ADDRESS, ADDRESS:PORT or [IPV6]:PORT; the port is 3260
-// where it is not given. Names are refused: SendTargets answers with addresses.
-func ParsePortal(s string) (netip.AddrPort, error) {
+// ParsePortal reads ADDRESS, ADDRESS:PORT or [IPV6]:PORT; port counts where none is
+// given. Names are refused: discovery answers with addresses.
+func ParsePortal(s string, port uint16) (netip.AddrPort, error) {
 	if portal, err := netip.ParseAddrPort(s); err == nil {
 		return netip.AddrPortFrom(portal.Addr().Unmap(), portal.Port()), nil
 	}
@@ -141,9 +143,9 @@ func ParsePortal(s string) (netip.AddrPort, error) {
 	}
 	addr, err := netip.ParseAddr(bare)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("portal %q is not an address: write 192.0.2.10, 192.0.2.10:3260 or [2001:db8::10]:3260", s)
+		return netip.AddrPort{}, fmt.Errorf("portal %q is not an address: write 192.0.2.10, 192.0.2.10:%d or [2001:db8::10]:%d", s, port, port)
 	}
-	return netip.AddrPortFrom(addr.Unmap(), 3260), nil
+	return netip.AddrPortFrom(addr.Unmap(), port), nil
 }
 
 // loopback refuses addresses that other machines reach: the API on TCP knows

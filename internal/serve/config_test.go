@@ -90,7 +90,7 @@ func TestParsePortal(t *testing.T) {
 		"[2001:db8::1]:860": "[2001:db8::1]:860", "::ffff:192.0.2.1": "192.0.2.1:3260", "[fe80::1%eth0]:3260": "[fe80::1%eth0]:3260",
 		"": "", "[::1": "", "192.0.2.1:": "", "192.0.2.1:99999": "", "host:3260": "", ":3260": "",
 	} {
-		got, err := ParsePortal(text)
+		got, err := ParsePortal(text, 3260)
 		if (err == nil) != (want != "") || err == nil && got.String() != want {
 			t.Errorf("%q is %v (%v), want %q", text, got, err, want)
 		}

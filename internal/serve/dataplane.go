@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/target"
 )
@@ -28,20 +29,22 @@ func (d dataPlane) Sessions() []agent.Session {
 	list := make([]agent.Session, len(sessions))
 	for i, s := range sessions {
 		a := agent.Session{
-			ID:         strconv.FormatUint(s.ID, 10),
-			Discovery:  s.Discovery,
-			Initiator:  s.Initiator,
-			HostID:     s.HostID,
-			ISID:       s.ISID,
-			TSIH:       s.TSIH,
-			PortalTag:  s.Group,
-			Since:      s.Since,
-			LUNs:       s.LUNs,
-			CHAPUser:   s.User,
-			Commands:   s.Counters.Commands,
-			ReadBytes:  s.Counters.BytesRead,
-			WriteBytes: s.Counters.BytesWritten,
-			InFlight:   s.InFlight,
+			ID:            strconv.FormatUint(s.ID, 10),
+			Protocol:      array.ISCSI,
+			Discovery:     s.Discovery,
+			Initiator:     s.Initiator,
+			HostID:        s.HostID,
+			ISID:          s.ISID,
+			TSIH:          s.TSIH,
+			PortalTag:     s.Group,
+			Since:         s.Since,
+			LUNs:          s.LUNs,
+			CHAPUser:      s.User,
+			Authenticated: s.User != "",
+			Commands:      s.Counters.Commands,
+			ReadBytes:     s.Counters.BytesRead,
+			WriteBytes:    s.Counters.BytesWritten,
+			InFlight:      s.InFlight,
 		}
 		for _, c := range s.Connections {
 			a.Connections = append(a.Connections, agent.Connection{

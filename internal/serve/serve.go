@@ -15,6 +15,7 @@ import (
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/target"
 )
 
@@ -156,7 +157,7 @@ func addPortals(ctx context.Context, a *api, portals []string, fresh bool) error
 		portals = []string{DefaultPortal}
 	}
 	for _, text := range portals {
-		portal, err := ParsePortal(text)
+		portal, err := ParsePortal(text, array.DefaultPort)
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Protocol is what a portal and a session speak.
+type Protocol int32
+
+const (
+	Protocol_PROTOCOL_UNSPECIFIED Protocol = 0
+	// iSCSI (RFC 7143).
+	Protocol_PROTOCOL_ISCSI Protocol = 1
+	// NVMe over TCP: the NVM subsystem, and discovery.
+	Protocol_PROTOCOL_NVME_TCP Protocol = 2
+	// NVMe over TCP for discovery alone. Portals only.
+	Protocol_PROTOCOL_NVME_DISCOVERY Protocol = 3
+)
+
+// Enum value maps for Protocol.
+var (
+	Protocol_name = map[int32]string{
+		0: "PROTOCOL_UNSPECIFIED",
+		1: "PROTOCOL_ISCSI",
+		2: "PROTOCOL_NVME_TCP",
+		3: "PROTOCOL_NVME_DISCOVERY",
+	}
+	Protocol_value = map[string]int32{
+		"PROTOCOL_UNSPECIFIED":    0,
+		"PROTOCOL_ISCSI":          1,
+		"PROTOCOL_NVME_TCP":       2,
+		"PROTOCOL_NVME_DISCOVERY": 3,
+	}
+)
+
+func (x Protocol) Enum() *Protocol {
+	p := new(Protocol)
+	*p = x
+	return p
+}
+
+func (x Protocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Protocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_lintel_v1_common_proto_enumTypes[0].Descriptor()
+}
+
+func (Protocol) Type() protoreflect.EnumType {
+	return &file_lintel_v1_common_proto_enumTypes[0]
+}
+
+func (x Protocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Protocol.Descriptor instead.
+func (Protocol) EnumDescriptor() ([]byte, []int) {
+	return file_lintel_v1_common_proto_rawDescGZIP(), []int{0}
+}
+
 // Plan says, in order, what a mutation does (or did).
 type Plan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -102,7 +158,12 @@ const file_lintel_v1_common_proto_rawDesc = "" +
 	"\x16lintel/v1/common.proto\x12\tlintel.v1\"8\n" +
 	"\x04Plan\x12\x14\n" +
 	"\x05steps\x18\x01 \x03(\tR\x05steps\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarningsB)Z'lintel.io/lintel/api/lintel/v1;lintelv1b\x06proto3"
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings*l\n" +
+	"\bProtocol\x12\x18\n" +
+	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0ePROTOCOL_ISCSI\x10\x01\x12\x15\n" +
+	"\x11PROTOCOL_NVME_TCP\x10\x02\x12\x1b\n" +
+	"\x17PROTOCOL_NVME_DISCOVERY\x10\x03B)Z'lintel.io/lintel/api/lintel/v1;lintelv1b\x06proto3"
 
 var (
 	file_lintel_v1_common_proto_rawDescOnce sync.Once
@@ -116,9 +177,11 @@ func file_lintel_v1_common_proto_rawDescGZIP() []byte {
 	return file_lintel_v1_common_proto_rawDescData
 }
 
+var file_lintel_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_lintel_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
 var file_lintel_v1_common_proto_goTypes = []any{
-	(*Plan)(nil), // 0: lintel.v1.Plan
+	(Protocol)(0), // 0: lintel.v1.Protocol
+	(*Plan)(nil),  // 1: lintel.v1.Plan
 }
 var file_lintel_v1_common_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -138,13 +201,14 @@ func file_lintel_v1_common_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lintel_v1_common_proto_rawDesc), len(file_lintel_v1_common_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   1,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_lintel_v1_common_proto_goTypes,
 		DependencyIndexes: file_lintel_v1_common_proto_depIdxs,
+		EnumInfos:         file_lintel_v1_common_proto_enumTypes,
 		MessageInfos:      file_lintel_v1_common_proto_msgTypes,
 	}.Build()
 	File_lintel_v1_common_proto = out.File

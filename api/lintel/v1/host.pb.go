@@ -45,7 +45,19 @@ type HostSpec struct {
 	// Secret of mutual_user, 12 to 255 bytes, not chap_secret. Write-only.
 	MutualSecret string `protobuf:"bytes,7,opt,name=mutual_secret,json=mutualSecret,proto3" json:"mutual_secret,omitempty"`
 	// Free text, at most 255 bytes.
-	Comment       string `protobuf:"bytes,8,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,8,opt,name=comment,proto3" json:"comment,omitempty"`
+	// NVMe qualified names, 11 to 223 bytes: nqn.YYYY-MM.reverse.domain:string, or
+	// nqn.2014-08.org.nvmexpress:uuid: and a UUID; case counts. * stands for any
+	// characters and ? for one. At most 64. A host may have initiators and NQNs: it
+	// sees the same volumes over both protocols.
+	Nqns []string `protobuf:"bytes,9,rep,name=nqns,proto3" json:"nqns,omitempty"`
+	// Key the host proves to know over NVMe with DH-HMAC-CHAP: DHHC-1:hh:base64:, with
+	// hh 00 for no hash or 01, 02, 03 for SHA-256, SHA-384, SHA-512. Empty for no
+	// authentication. Write-only.
+	DhchapKey string `protobuf:"bytes,10,opt,name=dhchap_key,json=dhchapKey,proto3" json:"dhchap_key,omitempty"`
+	// Key the array proves to know where the host asks for it, not dhchap_key, which
+	// it needs; empty for none. Write-only.
+	DhchapCtrlKey string `protobuf:"bytes,11,opt,name=dhchap_ctrl_key,json=dhchapCtrlKey,proto3" json:"dhchap_ctrl_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +148,27 @@ func (x *HostSpec) GetComment() string {
 	return ""
 }
 
+func (x *HostSpec) GetNqns() []string {
+	if x != nil {
+		return x.Nqns
+	}
+	return nil
+}
+
+func (x *HostSpec) GetDhchapKey() string {
+	if x != nil {
+		return x.DhchapKey
+	}
+	return ""
+}
+
+func (x *HostSpec) GetDhchapCtrlKey() string {
+	if x != nil {
+		return x.DhchapCtrlKey
+	}
+	return ""
+}
+
 // HostStatus is what the array reports.
 type HostStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -144,11 +177,13 @@ type HostStatus struct {
 	// Number of LUNs the host sees, through its groups too.
 	Luns uint32 `protobuf:"varint,2,opt,name=luns,proto3" json:"luns,omitempty"`
 	// Host groups it is in, ordered by name.
-	Groups          []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
-	ChapSecretSet   bool     `protobuf:"varint,4,opt,name=chap_secret_set,json=chapSecretSet,proto3" json:"chap_secret_set,omitempty"`
-	MutualSecretSet bool     `protobuf:"varint,5,opt,name=mutual_secret_set,json=mutualSecretSet,proto3" json:"mutual_secret_set,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Groups           []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
+	ChapSecretSet    bool     `protobuf:"varint,4,opt,name=chap_secret_set,json=chapSecretSet,proto3" json:"chap_secret_set,omitempty"`
+	MutualSecretSet  bool     `protobuf:"varint,5,opt,name=mutual_secret_set,json=mutualSecretSet,proto3" json:"mutual_secret_set,omitempty"`
+	DhchapKeySet     bool     `protobuf:"varint,6,opt,name=dhchap_key_set,json=dhchapKeySet,proto3" json:"dhchap_key_set,omitempty"`
+	DhchapCtrlKeySet bool     `protobuf:"varint,7,opt,name=dhchap_ctrl_key_set,json=dhchapCtrlKeySet,proto3" json:"dhchap_ctrl_key_set,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *HostStatus) Reset() {
@@ -212,6 +247,20 @@ func (x *HostStatus) GetChapSecretSet() bool {
 func (x *HostStatus) GetMutualSecretSet() bool {
 	if x != nil {
 		return x.MutualSecretSet
+	}
+	return false
+}
+
+func (x *HostStatus) GetDhchapKeySet() bool {
+	if x != nil {
+		return x.DhchapKeySet
+	}
+	return false
+}
+
+func (x *HostStatus) GetDhchapCtrlKeySet() bool {
+	if x != nil {
+		return x.DhchapCtrlKeySet
 	}
 	return false
 }
@@ -572,7 +621,8 @@ type UpdateHostRequest struct {
 	Etag   string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	DryRun bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// The fields that update_mask names are taken from here; lists are replaced
-	// whole. An empty chap_user removes CHAP (and mutual CHAP) with its secrets.
+	// whole. An empty chap_user removes CHAP (and mutual CHAP) with its secrets, an
+	// empty dhchap_key removes dhchap_ctrl_key too.
 	Spec *HostSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Paths of HostSpec, such as "initiators". Required.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,5,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
@@ -702,7 +752,7 @@ type DeleteHostRequest struct {
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag   string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	DryRun bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Removes its mappings and memberships too; its sessions lose their LUNs.
+	// Removes its mappings and memberships too; its sessions lose their volumes.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -814,27 +864,34 @@ var File_lintel_v1_host_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14lintel/v1/host.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xfa\x01\n" +
+	"\x14lintel/v1/host.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xe9\x02\n" +
 	"\bHostSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
 	"initiators\x18\x02 \x03(\tR\n" +
 	"initiators\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x1b\n" +
-	"\tchap_user\x18\x04 \x01(\tR\bchapUser\x12\x1f\n" +
-	"\vchap_secret\x18\x05 \x01(\tR\n" +
+	"\tchap_user\x18\x04 \x01(\tR\bchapUser\x12$\n" +
+	"\vchap_secret\x18\x05 \x01(\tB\x03\x80\x01\x01R\n" +
 	"chapSecret\x12\x1f\n" +
 	"\vmutual_user\x18\x06 \x01(\tR\n" +
-	"mutualUser\x12#\n" +
-	"\rmutual_secret\x18\a \x01(\tR\fmutualSecret\x12\x18\n" +
-	"\acomment\x18\b \x01(\tR\acomment\"\xa8\x01\n" +
+	"mutualUser\x12(\n" +
+	"\rmutual_secret\x18\a \x01(\tB\x03\x80\x01\x01R\fmutualSecret\x12\x18\n" +
+	"\acomment\x18\b \x01(\tR\acomment\x12\x12\n" +
+	"\x04nqns\x18\t \x03(\tR\x04nqns\x12\"\n" +
+	"\n" +
+	"dhchap_key\x18\n" +
+	" \x01(\tB\x03\x80\x01\x01R\tdhchapKey\x12+\n" +
+	"\x0fdhchap_ctrl_key\x18\v \x01(\tB\x03\x80\x01\x01R\rdhchapCtrlKey\"\xfd\x01\n" +
 	"\n" +
 	"HostStatus\x12\x1a\n" +
 	"\bsessions\x18\x01 \x01(\rR\bsessions\x12\x12\n" +
 	"\x04luns\x18\x02 \x01(\rR\x04luns\x12\x16\n" +
 	"\x06groups\x18\x03 \x03(\tR\x06groups\x12&\n" +
 	"\x0fchap_secret_set\x18\x04 \x01(\bR\rchapSecretSet\x12*\n" +
-	"\x11mutual_secret_set\x18\x05 \x01(\bR\x0fmutualSecretSet\"\xb8\x01\n" +
+	"\x11mutual_secret_set\x18\x05 \x01(\bR\x0fmutualSecretSet\x12$\n" +
+	"\x0edhchap_key_set\x18\x06 \x01(\bR\fdhchapKeySet\x12-\n" +
+	"\x13dhchap_ctrl_key_set\x18\a \x01(\bR\x10dhchapCtrlKeySet\"\xb8\x01\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +

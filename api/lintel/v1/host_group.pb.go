@@ -87,7 +87,7 @@ func (x *HostGroupSpec) GetComment() string {
 	return ""
 }
 
-// HostGroup is several hosts that see the same LUNs.
+// HostGroup is several hosts that see the same volumes.
 type HostGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -564,7 +564,7 @@ type DeleteHostGroupRequest struct {
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag   string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	DryRun bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Removes its mappings too; sessions of its hosts lose those LUNs.
+	// Removes its mappings too; sessions of its hosts lose those volumes.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -38,7 +38,11 @@ type MappingSpec struct {
 	// host concerned.
 	Lun *uint32 `protobuf:"varint,4,opt,name=lun,proto3,oneof" json:"lun,omitempty"`
 	// The host cannot write, whatever the volume allows.
-	ReadOnly      bool `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	ReadOnly bool `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Namespace id over NVMe, 1 to 1024. Absent: LUN + 1, or the highest that is free
+	// where that is taken or does not exist. A mapping for which none is free has
+	// none, and its volume is there over iSCSI only.
+	Nsid          *uint32 `protobuf:"varint,6,opt,name=nsid,proto3,oneof" json:"nsid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -119,6 +123,13 @@ func (x *MappingSpec) GetReadOnly() bool {
 	return false
 }
 
+func (x *MappingSpec) GetNsid() uint32 {
+	if x != nil && x.Nsid != nil {
+		return *x.Nsid
+	}
+	return 0
+}
+
 type isMappingSpec_To interface {
 	isMappingSpec_To()
 }
@@ -137,7 +148,8 @@ func (*MappingSpec_Host) isMappingSpec_To() {}
 
 func (*MappingSpec_HostGroup) isMappingSpec_To() {}
 
-// Mapping gives a volume to a host or host group as a LUN.
+// Mapping gives a volume to a host or host group, as a LUN over iSCSI and as a
+// namespace over NVMe.
 type Mapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -737,16 +749,18 @@ var File_lintel_v1_mapping_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_mapping_proto_rawDesc = "" +
 	"\n" +
-	"\x17lintel/v1/mapping.proto\x12\tlintel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\x9e\x01\n" +
+	"\x17lintel/v1/mapping.proto\x12\tlintel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xc0\x01\n" +
 	"\vMappingSpec\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
 	"\x04host\x18\x02 \x01(\tH\x00R\x04host\x12\x1f\n" +
 	"\n" +
 	"host_group\x18\x03 \x01(\tH\x00R\thostGroup\x12\x15\n" +
 	"\x03lun\x18\x04 \x01(\rH\x01R\x03lun\x88\x01\x01\x12\x1b\n" +
-	"\tread_only\x18\x05 \x01(\bR\breadOnlyB\x04\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly\x12\x17\n" +
+	"\x04nsid\x18\x06 \x01(\rH\x02R\x04nsid\x88\x01\x01B\x04\n" +
 	"\x02toB\x06\n" +
-	"\x04_lun\"\x8f\x01\n" +
+	"\x04_lunB\a\n" +
+	"\x05_nsid\"\x8f\x01\n" +
 	"\aMapping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +

@@ -72,17 +72,21 @@ func (SessionType) EnumDescriptor() ([]byte, []int) {
 	return file_lintel_v1_session_proto_rawDescGZIP(), []int{0}
 }
 
-// Connection is one TCP connection of a session.
+// Connection is one TCP connection of a session. Over NVMe it is a queue.
 type Connection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Connection id (CID), 0 to 65535.
+	// Connection id (CID) of iSCSI, 0 to 65535.
 	Cid uint32 `protobuf:"varint,1,opt,name=cid,proto3" json:"cid,omitempty"`
 	// Address and port of the initiator.
 	Remote string `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`
 	// Address and port of the portal.
-	Local         string `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
-	HeaderDigest  bool   `protobuf:"varint,4,opt,name=header_digest,json=headerDigest,proto3" json:"header_digest,omitempty"`
-	DataDigest    bool   `protobuf:"varint,5,opt,name=data_digest,json=dataDigest,proto3" json:"data_digest,omitempty"`
+	Local        string `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
+	HeaderDigest bool   `protobuf:"varint,4,opt,name=header_digest,json=headerDigest,proto3" json:"header_digest,omitempty"`
+	DataDigest   bool   `protobuf:"varint,5,opt,name=data_digest,json=dataDigest,proto3" json:"data_digest,omitempty"`
+	// Queue id over NVMe: 0 for the admin queue, 1 to 65535 for I/O queues.
+	QueueId uint32 `protobuf:"varint,6,opt,name=queue_id,json=queueId,proto3" json:"queue_id,omitempty"`
+	// Number of entries of the NVMe queue; 0 over iSCSI.
+	QueueDepth    uint32 `protobuf:"varint,7,opt,name=queue_depth,json=queueDepth,proto3" json:"queue_depth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,24 +156,38 @@ func (x *Connection) GetDataDigest() bool {
 	return false
 }
 
-// Session is an initiator's login.
+func (x *Connection) GetQueueId() uint32 {
+	if x != nil {
+		return x.QueueId
+	}
+	return 0
+}
+
+func (x *Connection) GetQueueDepth() uint32 {
+	if x != nil {
+		return x.QueueDepth
+	}
+	return 0
+}
+
+// Session is an initiator's login: an iSCSI session, or an NVMe controller.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Valid while the session lives.
 	Id   string      `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Type SessionType `protobuf:"varint,2,opt,name=type,proto3,enum=lintel.v1.SessionType" json:"type,omitempty"`
-	// iSCSI name of the initiator.
+	// iSCSI name of the initiator, or NQN of the host.
 	Initiator string `protobuf:"bytes,3,opt,name=initiator,proto3" json:"initiator,omitempty"`
 	// Name of the host it belongs to; empty for none.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	// Initiator session id, 12 hex digits.
+	// Initiator session id, 12 hex digits; empty over NVMe.
 	Isid string `protobuf:"bytes,5,opt,name=isid,proto3" json:"isid,omitempty"`
-	// Target session identifying handle.
+	// Target session identifying handle; 0 over NVMe.
 	Tsih uint32 `protobuf:"varint,6,opt,name=tsih,proto3" json:"tsih,omitempty"`
-	// Target portal group tag.
+	// Tag of the portal it came through.
 	PortalTag uint32                 `protobuf:"varint,7,opt,name=portal_tag,json=portalTag,proto3" json:"portal_tag,omitempty"`
 	Since     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	// Number of LUNs it sees.
+	// Number of LUNs or namespaces it sees.
 	Luns        uint32        `protobuf:"varint,9,opt,name=luns,proto3" json:"luns,omitempty"`
 	Connections []*Connection `protobuf:"bytes,10,rep,name=connections,proto3" json:"connections,omitempty"`
 	// Commands received so far.
@@ -181,7 +199,15 @@ type Session struct {
 	// Commands under way.
 	InFlight uint32 `protobuf:"varint,14,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// CHAP user the initiator has proved; empty for none.
-	ChapUser      string `protobuf:"bytes,15,opt,name=chap_user,json=chapUser,proto3" json:"chap_user,omitempty"`
+	ChapUser string `protobuf:"bytes,15,opt,name=chap_user,json=chapUser,proto3" json:"chap_user,omitempty"`
+	// PROTOCOL_ISCSI or PROTOCOL_NVME_TCP.
+	Protocol Protocol `protobuf:"varint,16,opt,name=protocol,proto3,enum=lintel.v1.Protocol" json:"protocol,omitempty"`
+	// Controller id (CNTLID) over NVMe, 1 to 65519; 0 over iSCSI.
+	ControllerId uint32 `protobuf:"varint,17,opt,name=controller_id,json=controllerId,proto3" json:"controller_id,omitempty"`
+	// Host identifier over NVMe, 32 hex digits; empty over iSCSI.
+	HostIdentifier string `protobuf:"bytes,18,opt,name=host_identifier,json=hostIdentifier,proto3" json:"host_identifier,omitempty"`
+	// The other end has proved who it is, by CHAP or DH-HMAC-CHAP.
+	Authenticated bool `protobuf:"varint,19,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +345,34 @@ func (x *Session) GetChapUser() string {
 		return x.ChapUser
 	}
 	return ""
+}
+
+func (x *Session) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Session) GetControllerId() uint32 {
+	if x != nil {
+		return x.ControllerId
+	}
+	return 0
+}
+
+func (x *Session) GetHostIdentifier() string {
+	if x != nil {
+		return x.HostIdentifier
+	}
+	return ""
+}
+
+func (x *Session) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
 }
 
 type ListSessionsRequest struct {
@@ -510,7 +564,7 @@ var File_lintel_v1_session_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17lintel/v1/session.proto\x12\tlintel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\x92\x01\n" +
+	"\x17lintel/v1/session.proto\x12\tlintel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xce\x01\n" +
 	"\n" +
 	"Connection\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\rR\x03cid\x12\x16\n" +
@@ -518,7 +572,10 @@ const file_lintel_v1_session_proto_rawDesc = "" +
 	"\x05local\x18\x03 \x01(\tR\x05local\x12#\n" +
 	"\rheader_digest\x18\x04 \x01(\bR\fheaderDigest\x12\x1f\n" +
 	"\vdata_digest\x18\x05 \x01(\bR\n" +
-	"dataDigest\"\xd3\x03\n" +
+	"dataDigest\x12\x19\n" +
+	"\bqueue_id\x18\x06 \x01(\rR\aqueueId\x12\x1f\n" +
+	"\vqueue_depth\x18\a \x01(\rR\n" +
+	"queueDepth\"\xf8\x04\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x16.lintel.v1.SessionTypeR\x04type\x12\x1c\n" +
@@ -538,7 +595,11 @@ const file_lintel_v1_session_proto_rawDesc = "" +
 	"\vwrite_bytes\x18\r \x01(\x04R\n" +
 	"writeBytes\x12\x1b\n" +
 	"\tin_flight\x18\x0e \x01(\rR\binFlight\x12\x1b\n" +
-	"\tchap_user\x18\x0f \x01(\tR\bchapUser\")\n" +
+	"\tchap_user\x18\x0f \x01(\tR\bchapUser\x12/\n" +
+	"\bprotocol\x18\x10 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\x12#\n" +
+	"\rcontroller_id\x18\x11 \x01(\rR\fcontrollerId\x12'\n" +
+	"\x0fhost_identifier\x18\x12 \x01(\tR\x0ehostIdentifier\x12$\n" +
+	"\rauthenticated\x18\x13 \x01(\bR\rauthenticated\")\n" +
 	"\x13ListSessionsRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\"F\n" +
 	"\x14ListSessionsResponse\x12.\n" +
@@ -579,23 +640,25 @@ var file_lintel_v1_session_proto_goTypes = []any{
 	(*DropSessionRequest)(nil),    // 5: lintel.v1.DropSessionRequest
 	(*DropSessionResponse)(nil),   // 6: lintel.v1.DropSessionResponse
 	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Plan)(nil),                  // 8: lintel.v1.Plan
+	(Protocol)(0),                 // 8: lintel.v1.Protocol
+	(*Plan)(nil),                  // 9: lintel.v1.Plan
 }
 var file_lintel_v1_session_proto_depIdxs = []int32{
 	0, // 0: lintel.v1.Session.type:type_name -> lintel.v1.SessionType
 	7, // 1: lintel.v1.Session.since:type_name -> google.protobuf.Timestamp
 	1, // 2: lintel.v1.Session.connections:type_name -> lintel.v1.Connection
-	2, // 3: lintel.v1.ListSessionsResponse.sessions:type_name -> lintel.v1.Session
-	8, // 4: lintel.v1.DropSessionResponse.plan:type_name -> lintel.v1.Plan
-	3, // 5: lintel.v1.SessionService.ListSessions:input_type -> lintel.v1.ListSessionsRequest
-	5, // 6: lintel.v1.SessionService.DropSession:input_type -> lintel.v1.DropSessionRequest
-	4, // 7: lintel.v1.SessionService.ListSessions:output_type -> lintel.v1.ListSessionsResponse
-	6, // 8: lintel.v1.SessionService.DropSession:output_type -> lintel.v1.DropSessionResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	8, // 3: lintel.v1.Session.protocol:type_name -> lintel.v1.Protocol
+	2, // 4: lintel.v1.ListSessionsResponse.sessions:type_name -> lintel.v1.Session
+	9, // 5: lintel.v1.DropSessionResponse.plan:type_name -> lintel.v1.Plan
+	3, // 6: lintel.v1.SessionService.ListSessions:input_type -> lintel.v1.ListSessionsRequest
+	5, // 7: lintel.v1.SessionService.DropSession:input_type -> lintel.v1.DropSessionRequest
+	4, // 8: lintel.v1.SessionService.ListSessions:output_type -> lintel.v1.ListSessionsResponse
+	6, // 9: lintel.v1.SessionService.DropSession:output_type -> lintel.v1.DropSessionResponse
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_session_proto_init() }

@@ -200,8 +200,10 @@ type TargetSpec struct {
 	Alias string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
 	// Digests offered to hosts with CHAP, strongest first. Empty stands for all.
 	ChapAlgorithms []ChapAlgorithm `protobuf:"varint,3,rep,packed,name=chap_algorithms,json=chapAlgorithms,proto3,enum=lintel.v1.ChapAlgorithm" json:"chap_algorithms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// NQN of the NVM subsystem, 11 to 223 bytes.
+	SubsystemNqn  string `protobuf:"bytes,4,opt,name=subsystem_nqn,json=subsystemNqn,proto3" json:"subsystem_nqn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TargetSpec) Reset() {
@@ -255,17 +257,28 @@ func (x *TargetSpec) GetChapAlgorithms() []ChapAlgorithm {
 	return nil
 }
 
+func (x *TargetSpec) GetSubsystemNqn() string {
+	if x != nil {
+		return x.SubsystemNqn
+	}
+	return ""
+}
+
 // PortalSpec is what the administrator sets.
 type PortalSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// IPv4 or IPv6 address, or "0.0.0.0" or "::" for all.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// TCP port, 1 to 65535; 0 stands for 3260.
+	// TCP port, 1 to 65535; 0 stands for the protocol's own: 3260 for iSCSI, 4420 for
+	// NVMe/TCP, 8009 for NVMe discovery. A port of an address has one protocol.
 	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// Target portal group tag and relative target port id, 1 to 65535. Portals that
-	// share one form one target port, and the connections of a session may be
-	// spread over them. 0 stands for the lowest that was never used.
-	Tag           uint32 `protobuf:"varint,3,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Target portal group tag and relative target port id of an iSCSI portal, port id
+	// of an NVMe one, 1 to 65535. iSCSI portals that share one form one target port,
+	// and the connections of a session may be spread over them; no other portals
+	// share one. 0 stands for the lowest that was never used.
+	Tag uint32 `protobuf:"varint,3,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Unspecified stands for iSCSI.
+	Protocol      Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=lintel.v1.Protocol" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +332,13 @@ func (x *PortalSpec) GetTag() uint32 {
 		return x.Tag
 	}
 	return 0
+}
+
+func (x *PortalSpec) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
 }
 
 // Portal is an address that the head listens on.
@@ -533,15 +553,19 @@ func (x *PortGroup) GetPools() []*PoolAccess {
 	return nil
 }
 
-// Target is what initiators log in to.
+// Target is what initiators log in to: the iSCSI target and the NVM subsystem.
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Etag          string                 `protobuf:"bytes,1,opt,name=etag,proto3" json:"etag,omitempty"`
-	Spec          *TargetSpec            `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Portals       []*Portal              `protobuf:"bytes,3,rep,name=portals,proto3" json:"portals,omitempty"`
-	PortGroups    []*PortGroup           `protobuf:"bytes,4,rep,name=port_groups,json=portGroups,proto3" json:"port_groups,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Etag       string                 `protobuf:"bytes,1,opt,name=etag,proto3" json:"etag,omitempty"`
+	Spec       *TargetSpec            `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Portals    []*Portal              `protobuf:"bytes,3,rep,name=portals,proto3" json:"portals,omitempty"`
+	PortGroups []*PortGroup           `protobuf:"bytes,4,rep,name=port_groups,json=portGroups,proto3" json:"port_groups,omitempty"`
+	// Serial number of the NVM subsystem.
+	SubsystemSerial string `protobuf:"bytes,5,opt,name=subsystem_serial,json=subsystemSerial,proto3" json:"subsystem_serial,omitempty"`
+	// Model number of the NVM subsystem.
+	SubsystemModel string `protobuf:"bytes,6,opt,name=subsystem_model,json=subsystemModel,proto3" json:"subsystem_model,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Target) Reset() {
@@ -600,6 +624,20 @@ func (x *Target) GetPortGroups() []*PortGroup {
 		return x.PortGroups
 	}
 	return nil
+}
+
+func (x *Target) GetSubsystemSerial() string {
+	if x != nil {
+		return x.SubsystemSerial
+	}
+	return ""
+}
+
+func (x *Target) GetSubsystemModel() string {
+	if x != nil {
+		return x.SubsystemModel
+	}
+	return ""
 }
 
 type GetTargetRequest struct {
@@ -911,10 +949,12 @@ func (x *AddPortalResponse) GetPlan() *Plan {
 type RemovePortalRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// 0 stands for 3260.
-	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
-	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// 0 stands for the port of the protocol.
+	Port   uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Etag   string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	DryRun bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Tells which port 0 stands for; unspecified stands for iSCSI.
+	Protocol      Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=lintel.v1.Protocol" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -975,6 +1015,13 @@ func (x *RemovePortalRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *RemovePortalRequest) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
 }
 
 type RemovePortalResponse struct {
@@ -1155,17 +1202,19 @@ var File_lintel_v1_target_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_target_proto_rawDesc = "" +
 	"\n" +
-	"\x16lintel/v1/target.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x16lintel/v1/common.proto\"w\n" +
+	"\x16lintel/v1/target.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x16lintel/v1/common.proto\"\x9c\x01\n" +
 	"\n" +
 	"TargetSpec\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12A\n" +
-	"\x0fchap_algorithms\x18\x03 \x03(\x0e2\x18.lintel.v1.ChapAlgorithmR\x0echapAlgorithms\"L\n" +
+	"\x0fchap_algorithms\x18\x03 \x03(\x0e2\x18.lintel.v1.ChapAlgorithmR\x0echapAlgorithms\x12#\n" +
+	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"}\n" +
 	"\n" +
 	"PortalSpec\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x10\n" +
-	"\x03tag\x18\x03 \x01(\rR\x03tag\"\xd7\x01\n" +
+	"\x03tag\x18\x03 \x01(\rR\x03tag\x12/\n" +
+	"\bprotocol\x18\x04 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\"\xd7\x01\n" +
 	"\x06Portal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12)\n" +
@@ -1181,13 +1230,15 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\tPortGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12+\n" +
-	"\x05pools\x18\x03 \x03(\v2\x15.lintel.v1.PoolAccessR\x05pools\"\xab\x01\n" +
+	"\x05pools\x18\x03 \x03(\v2\x15.lintel.v1.PoolAccessR\x05pools\"\xff\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04etag\x18\x01 \x01(\tR\x04etag\x12)\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.lintel.v1.TargetSpecR\x04spec\x12+\n" +
 	"\aportals\x18\x03 \x03(\v2\x11.lintel.v1.PortalR\aportals\x125\n" +
 	"\vport_groups\x18\x04 \x03(\v2\x14.lintel.v1.PortGroupR\n" +
-	"portGroups\"\x12\n" +
+	"portGroups\x12)\n" +
+	"\x10subsystem_serial\x18\x05 \x01(\tR\x0fsubsystemSerial\x12'\n" +
+	"\x0fsubsystem_model\x18\x06 \x01(\tR\x0esubsystemModel\"\x12\n" +
 	"\x10GetTargetRequest\">\n" +
 	"\x11GetTargetResponse\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.lintel.v1.TargetR\x06target\"\xaa\x01\n" +
@@ -1205,12 +1256,13 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"c\n" +
 	"\x11AddPortalResponse\x12)\n" +
 	"\x06portal\x18\x01 \x01(\v2\x11.lintel.v1.PortalR\x06portal\x12#\n" +
-	"\x04plan\x18\x02 \x01(\v2\x0f.lintel.v1.PlanR\x04plan\"p\n" +
+	"\x04plan\x18\x02 \x01(\v2\x0f.lintel.v1.PlanR\x04plan\"\xa1\x01\n" +
 	"\x13RemovePortalRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\";\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12/\n" +
+	"\bprotocol\x18\x05 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\";\n" +
 	"\x14RemovePortalResponse\x12#\n" +
 	"\x04plan\x18\x01 \x01(\v2\x0f.lintel.v1.PlanR\x04plan\"\xa5\x01\n" +
 	"\x15SetAccessStateRequest\x12\x12\n" +
@@ -1282,45 +1334,48 @@ var file_lintel_v1_target_proto_goTypes = []any{
 	(*RemovePortalResponse)(nil),   // 16: lintel.v1.RemovePortalResponse
 	(*SetAccessStateRequest)(nil),  // 17: lintel.v1.SetAccessStateRequest
 	(*SetAccessStateResponse)(nil), // 18: lintel.v1.SetAccessStateResponse
-	(*fieldmaskpb.FieldMask)(nil),  // 19: google.protobuf.FieldMask
-	(*Plan)(nil),                   // 20: lintel.v1.Plan
+	(Protocol)(0),                  // 19: lintel.v1.Protocol
+	(*fieldmaskpb.FieldMask)(nil),  // 20: google.protobuf.FieldMask
+	(*Plan)(nil),                   // 21: lintel.v1.Plan
 }
 var file_lintel_v1_target_proto_depIdxs = []int32{
 	0,  // 0: lintel.v1.TargetSpec.chap_algorithms:type_name -> lintel.v1.ChapAlgorithm
-	4,  // 1: lintel.v1.Portal.spec:type_name -> lintel.v1.PortalSpec
-	2,  // 2: lintel.v1.Portal.state:type_name -> lintel.v1.PortalState
-	1,  // 3: lintel.v1.PoolAccess.state:type_name -> lintel.v1.AccessState
-	6,  // 4: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
-	3,  // 5: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
-	5,  // 6: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
-	7,  // 7: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
-	8,  // 8: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
-	3,  // 9: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
-	19, // 10: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	8,  // 11: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
-	20, // 12: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
-	4,  // 13: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
-	5,  // 14: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
-	20, // 15: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
-	20, // 16: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
-	1,  // 17: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
-	8,  // 18: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
-	20, // 19: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
-	9,  // 20: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
-	11, // 21: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
-	13, // 22: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
-	15, // 23: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
-	17, // 24: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
-	10, // 25: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
-	12, // 26: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
-	14, // 27: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
-	16, // 28: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
-	18, // 29: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
-	25, // [25:30] is the sub-list for method output_type
-	20, // [20:25] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 1: lintel.v1.PortalSpec.protocol:type_name -> lintel.v1.Protocol
+	4,  // 2: lintel.v1.Portal.spec:type_name -> lintel.v1.PortalSpec
+	2,  // 3: lintel.v1.Portal.state:type_name -> lintel.v1.PortalState
+	1,  // 4: lintel.v1.PoolAccess.state:type_name -> lintel.v1.AccessState
+	6,  // 5: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
+	3,  // 6: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
+	5,  // 7: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
+	7,  // 8: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
+	8,  // 9: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
+	3,  // 10: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
+	20, // 11: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 12: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
+	21, // 13: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
+	4,  // 14: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
+	5,  // 15: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
+	21, // 16: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
+	19, // 17: lintel.v1.RemovePortalRequest.protocol:type_name -> lintel.v1.Protocol
+	21, // 18: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
+	1,  // 19: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
+	8,  // 20: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
+	21, // 21: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
+	9,  // 22: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
+	11, // 23: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
+	13, // 24: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
+	15, // 25: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
+	17, // 26: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
+	10, // 27: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
+	12, // 28: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
+	14, // 29: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
+	16, // 30: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
+	18, // 31: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_target_proto_init() }

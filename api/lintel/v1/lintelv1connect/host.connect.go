@@ -53,10 +53,10 @@ type HostServiceClient interface {
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.GetHostResponse], error)
 	// CreateHost makes a host. It sees nothing until a volume is mapped to it.
 	// Errors: INVALID_ARGUMENT, ALREADY_EXISTS (a host or host group has the
-	// name, or a host has the same initiator and addresses).
+	// name, or a host has the same initiator or NQN and addresses).
 	CreateHost(context.Context, *connect.Request[v1.CreateHostRequest]) (*connect.Response[v1.CreateHostResponse], error)
 	// UpdateHost sets attributes. Changed secrets count from the next login on;
-	// sessions that no longer match lose their LUNs. Errors: INVALID_ARGUMENT,
+	// sessions that no longer match lose their volumes. Errors: INVALID_ARGUMENT,
 	// NOT_FOUND, ALREADY_EXISTS, ABORTED.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.UpdateHostResponse], error)
 	// DeleteHost forgets a host. Errors: NOT_FOUND, ABORTED, FAILED_PRECONDITION
@@ -152,10 +152,10 @@ type HostServiceHandler interface {
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.GetHostResponse], error)
 	// CreateHost makes a host. It sees nothing until a volume is mapped to it.
 	// Errors: INVALID_ARGUMENT, ALREADY_EXISTS (a host or host group has the
-	// name, or a host has the same initiator and addresses).
+	// name, or a host has the same initiator or NQN and addresses).
 	CreateHost(context.Context, *connect.Request[v1.CreateHostRequest]) (*connect.Response[v1.CreateHostResponse], error)
 	// UpdateHost sets attributes. Changed secrets count from the next login on;
-	// sessions that no longer match lose their LUNs. Errors: INVALID_ARGUMENT,
+	// sessions that no longer match lose their volumes. Errors: INVALID_ARGUMENT,
 	// NOT_FOUND, ALREADY_EXISTS, ABORTED.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.UpdateHostResponse], error)
 	// DeleteHost forgets a host. Errors: NOT_FOUND, ABORTED, FAILED_PRECONDITION

@@ -60,8 +60,8 @@ type HostGroupServiceClient interface {
 	// host), ALREADY_EXISTS (a host or host group has the name).
 	CreateHostGroup(context.Context, *connect.Request[v1.CreateHostGroupRequest]) (*connect.Response[v1.CreateHostGroupResponse], error)
 	// UpdateHostGroup sets attributes. Errors: INVALID_ARGUMENT, NOT_FOUND,
-	// ALREADY_EXISTS (name taken, or a LUN or volume of the group is mapped to a
-	// new member already), ABORTED.
+	// ALREADY_EXISTS (name taken, or a LUN, NSID or volume of the group is mapped
+	// to a new member already), ABORTED.
 	UpdateHostGroup(context.Context, *connect.Request[v1.UpdateHostGroupRequest]) (*connect.Response[v1.UpdateHostGroupResponse], error)
 	// DeleteHostGroup forgets a group, not its hosts. Errors: NOT_FOUND, ABORTED,
 	// FAILED_PRECONDITION (it has mappings and force is not set).
@@ -158,8 +158,8 @@ type HostGroupServiceHandler interface {
 	// host), ALREADY_EXISTS (a host or host group has the name).
 	CreateHostGroup(context.Context, *connect.Request[v1.CreateHostGroupRequest]) (*connect.Response[v1.CreateHostGroupResponse], error)
 	// UpdateHostGroup sets attributes. Errors: INVALID_ARGUMENT, NOT_FOUND,
-	// ALREADY_EXISTS (name taken, or a LUN or volume of the group is mapped to a
-	// new member already), ABORTED.
+	// ALREADY_EXISTS (name taken, or a LUN, NSID or volume of the group is mapped
+	// to a new member already), ABORTED.
 	UpdateHostGroup(context.Context, *connect.Request[v1.UpdateHostGroupRequest]) (*connect.Response[v1.UpdateHostGroupResponse], error)
 	// DeleteHostGroup forgets a group, not its hosts. Errors: NOT_FOUND, ABORTED,
 	// FAILED_PRECONDITION (it has mappings and force is not set).

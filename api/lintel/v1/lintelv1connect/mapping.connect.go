@@ -52,12 +52,13 @@ type MappingServiceClient interface {
 	// ListMappings returns the mappings, ordered by host or group and LUN.
 	ListMappings(context.Context, *connect.Request[v1.ListMappingsRequest]) (*connect.Response[v1.ListMappingsResponse], error)
 	// CreateMapping maps a volume to a host or host group. Sessions under way see
-	// the LUN at once (REPORTED LUNS DATA HAS CHANGED). Errors: INVALID_ARGUMENT,
-	// NOT_FOUND, ALREADY_EXISTS (the LUN is taken on a host concerned, or the host
-	// sees the volume already, perhaps through a group).
+	// the volume at once (REPORTED LUNS DATA HAS CHANGED, or the namespace attribute
+	// changed event). Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (the LUN or
+	// NSID is taken on a host concerned, or the host sees the volume already, perhaps
+	// through a group).
 	CreateMapping(context.Context, *connect.Request[v1.CreateMappingRequest]) (*connect.Response[v1.CreateMappingResponse], error)
-	// UpdateMapping changes read_only. The LUN cannot change: unmap and map.
-	// Errors: NOT_FOUND, ABORTED.
+	// UpdateMapping changes read_only. LUN and NSID cannot change: unmap
+	// and map. Errors: NOT_FOUND, ABORTED.
 	UpdateMapping(context.Context, *connect.Request[v1.UpdateMappingRequest]) (*connect.Response[v1.UpdateMappingResponse], error)
 	// DeleteMapping takes a volume from a host or host group; its commands under
 	// way end. Errors: NOT_FOUND, ABORTED.
@@ -136,12 +137,13 @@ type MappingServiceHandler interface {
 	// ListMappings returns the mappings, ordered by host or group and LUN.
 	ListMappings(context.Context, *connect.Request[v1.ListMappingsRequest]) (*connect.Response[v1.ListMappingsResponse], error)
 	// CreateMapping maps a volume to a host or host group. Sessions under way see
-	// the LUN at once (REPORTED LUNS DATA HAS CHANGED). Errors: INVALID_ARGUMENT,
-	// NOT_FOUND, ALREADY_EXISTS (the LUN is taken on a host concerned, or the host
-	// sees the volume already, perhaps through a group).
+	// the volume at once (REPORTED LUNS DATA HAS CHANGED, or the namespace attribute
+	// changed event). Errors: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS (the LUN or
+	// NSID is taken on a host concerned, or the host sees the volume already, perhaps
+	// through a group).
 	CreateMapping(context.Context, *connect.Request[v1.CreateMappingRequest]) (*connect.Response[v1.CreateMappingResponse], error)
-	// UpdateMapping changes read_only. The LUN cannot change: unmap and map.
-	// Errors: NOT_FOUND, ABORTED.
+	// UpdateMapping changes read_only. LUN and NSID cannot change: unmap
+	// and map. Errors: NOT_FOUND, ABORTED.
 	UpdateMapping(context.Context, *connect.Request[v1.UpdateMappingRequest]) (*connect.Response[v1.UpdateMappingResponse], error)
 	// DeleteMapping takes a volume from a host or host group; its commands under
 	// way end. Errors: NOT_FOUND, ABORTED.

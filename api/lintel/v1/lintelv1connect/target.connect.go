@@ -53,7 +53,7 @@ type TargetServiceClient interface {
 	// GetTarget returns the target with its portals and access states.
 	GetTarget(context.Context, *connect.Request[v1.GetTargetRequest]) (*connect.Response[v1.GetTargetResponse], error)
 	// UpdateTarget sets attributes. Errors: INVALID_ARGUMENT, ABORTED,
-	// FAILED_PRECONDITION (the name while there are sessions).
+	// FAILED_PRECONDITION (a name while its protocol has sessions).
 	UpdateTarget(context.Context, *connect.Request[v1.UpdateTargetRequest]) (*connect.Response[v1.UpdateTargetResponse], error)
 	// AddPortal listens on one more address. Errors: INVALID_ARGUMENT,
 	// ALREADY_EXISTS, UNAVAILABLE (the address cannot be listened on; nothing is
@@ -63,7 +63,8 @@ type TargetServiceClient interface {
 	// NOT_FOUND, ABORTED.
 	RemovePortal(context.Context, *connect.Request[v1.RemovePortalRequest]) (*connect.Response[v1.RemovePortalResponse], error)
 	// SetAccessState sets the asymmetric access state of a pool through one
-	// target port group; initiators are told (ASYMMETRIC ACCESS STATE CHANGED).
+	// target port group; initiators are told (ASYMMETRIC ACCESS STATE CHANGED, or
+	// the asymmetric namespace access change event).
 	// Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED.
 	SetAccessState(context.Context, *connect.Request[v1.SetAccessStateRequest]) (*connect.Response[v1.SetAccessStateResponse], error)
 }
@@ -152,7 +153,7 @@ type TargetServiceHandler interface {
 	// GetTarget returns the target with its portals and access states.
 	GetTarget(context.Context, *connect.Request[v1.GetTargetRequest]) (*connect.Response[v1.GetTargetResponse], error)
 	// UpdateTarget sets attributes. Errors: INVALID_ARGUMENT, ABORTED,
-	// FAILED_PRECONDITION (the name while there are sessions).
+	// FAILED_PRECONDITION (a name while its protocol has sessions).
 	UpdateTarget(context.Context, *connect.Request[v1.UpdateTargetRequest]) (*connect.Response[v1.UpdateTargetResponse], error)
 	// AddPortal listens on one more address. Errors: INVALID_ARGUMENT,
 	// ALREADY_EXISTS, UNAVAILABLE (the address cannot be listened on; nothing is
@@ -162,7 +163,8 @@ type TargetServiceHandler interface {
 	// NOT_FOUND, ABORTED.
 	RemovePortal(context.Context, *connect.Request[v1.RemovePortalRequest]) (*connect.Response[v1.RemovePortalResponse], error)
 	// SetAccessState sets the asymmetric access state of a pool through one
-	// target port group; initiators are told (ASYMMETRIC ACCESS STATE CHANGED).
+	// target port group; initiators are told (ASYMMETRIC ACCESS STATE CHANGED, or
+	// the asymmetric namespace access change event).
 	// Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED.
 	SetAccessState(context.Context, *connect.Request[v1.SetAccessStateRequest]) (*connect.Response[v1.SetAccessStateResponse], error)
 }
