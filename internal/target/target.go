@@ -14,8 +14,6 @@ import (
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/iscsi"
-	"lintel.io/lintel/internal/nvme"
-	"lintel.io/lintel/internal/nvmetcp"
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/scsi/copy"
 	"lintel.io/lintel/internal/scsi/reserve"
@@ -53,14 +51,10 @@ type Config struct {
 type Target struct {
 	cfg    Config
 	log    *slog.Logger
-	device *scsi.Target // these are made by the first Apply, but for the iSCSI server
+	device *scsi.Target
 	server *iscsi.Server
-
-	subsystem  *nvme.Subsystem
-	nvmeServer *nvmetcp.Server
-
-	stop chan struct{}
-	done sync.WaitGroup
+	stop   chan struct{}
+	done   sync.WaitGroup
 
 	apply sync.Mutex // serialises Apply, retries and Close; above mu
 
@@ -70,10 +64,8 @@ type Target struct {
 	volumes map[string]*volume
 	portals map[string]*portal
 	nexuses map[*nexus]struct{}
-	// controllers are those of NVMe hosts that see namespaces.
-	controllers map[*nvme.Controller]struct{}
-	nextID      uint16     // number of the last group
-	retired     scsi.Stats // of volumes that are gone
+	nextID  uint16     // number of the last group
+	retired scsi.Stats // of volumes that are gone
 }
 
 // New returns a Target that presents nothing yet.
@@ -95,8 +87,6 @@ func New(cfg Config) (*Target, error) {
 		volumes: map[string]*volume{},
 		portals: map[string]*portal{},
 		nexuses: map[*nexus]struct{}{},
-
-		controllers: map[*nvme.Controller]struct{}{},
 	}
 	ic := cfg.ISCSI
 	ic.Access, ic.Logger = access{t}, cfg.Logger
@@ -128,9 +118,6 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 		if err != nil {
 			return err
 		}
-		if err := t.newSubsystem(state.Document); err != nil {
-			return err
-		}
 		t.device = device
 	}
 	t.mu.Lock()
@@ -147,7 +134,6 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 	t.mu.Unlock()
 	t.applyAccess(state)
 	t.applySessions(previous, state)
-	t.applyControllers(previous, state)
 	errs = append(errs, t.removeVolumes(ctx, state)...)
 	t.applyListeners(state)
 	return errors.Join(errs...)
@@ -309,9 +295,6 @@ func (t *Target) Close(ctx context.Context) error {
 	}
 	close(t.stop)
 	errs := []error{t.server.Shutdown(ctx)}
-	if t.nvmeServer != nil {
-		errs = append(errs, t.nvmeServer.Shutdown(ctx))
-	}
 	t.mu.Lock()
 	volumes := make([]*volume, 0, len(t.volumes))
 	for _, v := range t.volumes {
