@@ -1,0 +1,271 @@
+package nvme_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"lintel.io/lintel/internal/block"
+	"lintel.io/lintel/internal/nvme"
+	. "lintel.io/lintel/internal/nvme/nvmetest"
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
+
+func fill(n int, v byte) []byte { return bytes.Repeat([]byte{v}, n) }
+
+// eachFormat runs a test for both LBA formats, thin and thick.
+func eachFormat(t *testing.T, f func(t *testing.T, b *Bench, io *Conn, size int)) {
+	for _, c := range []struct {
+		name string
+		size uint32
+		thin bool
+	}{{"512 thin", 512, true}, {"512 thick", 512, false}, {"4096 thin", 4096, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			b := New(t, Config{Attributes: func(_ int, a *unit.Attributes) { a.BlockSize, a.Thin = c.size, c.thin }})
+			f(t, b, b.Attach("a").IO, int(c.size))
+		})
+	}
+}
+
+// TestReadWrite checks Read and Write (NVMe NVM 1.0 §3.2.4, §3.2.6).
+func TestReadWrite(t *testing.T) {
+	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
+		io.Good(Write(1, 3, fill(5*size, 7), size))
+		if got := io.Good(Read(1, 3, 5, size)).Data; !bytes.Equal(got, fill(5*size, 7)) {
+			t.Error("what was written is not read")
+		}
+		if got := io.Good(Read(1, 2, 2, size)).Data; !bytes.Equal(got, append(fill(size, 0), fill(size, 7)...)) {
+			t.Error("a neighbour was written")
+		}
+		fua := Write(1, 2047, fill(size, 9), size)
+		fua.CDW[2] |= 1 << 30
+		io.Good(fua)
+		read := Read(1, 2047, 1, size)
+		read.CDW[2] |= 1 << 30
+		if got := io.Good(read).Data; !bytes.Equal(got, fill(size, 9)) {
+			t.Error("FUA")
+		}
+		io.Good(Command{Opcode: wire.Flush, NSID: 1})
+
+		io.Fails(Read(1, 2047, 2, size), wire.LBAOutOfRange.DNR())
+		io.Fails(Read(1, 1<<63, 1, size), wire.LBAOutOfRange.DNR())
+		io.Fails(Write(1, 2048, fill(size, 0), size), wire.LBAOutOfRange.DNR())
+		io.Fails(Read(2, 0, 1, size), wire.InvalidNamespace.DNR())
+		io.Fails(Read(0, 0, 1, size), wire.InvalidNamespace.DNR())
+		io.Fails(Command{Opcode: wire.Flush, NSID: wire.AllNamespaces}, wire.InvalidNamespace.DNR())
+		short := Read(1, 0, 2, size)
+		short.In = size
+		io.Fails(short, wire.SGLLengthInvalid.DNR())
+		long := Write(1, 0, fill(2*size, 1), size)
+		long.CDW[2] = 0
+		io.Fails(long, wire.SGLLengthInvalid.DNR())
+		directive := Write(1, 0, fill(size, 1), size)
+		directive.CDW[2] |= 1 << 20
+		io.Fails(directive, wire.InvalidField.DNR())
+		io.Fails(Command{Opcode: wire.WriteUncorrectable, NSID: 1}, wire.InvalidOpcode.DNR())
+	})
+}
+
+// TestTransferSize checks the Maximum Data Transfer Size (NVMe Base 2.0 §5.17.2.1).
+func TestTransferSize(t *testing.T) {
+	b := New(t, Config{Blocks: 1 << 16})
+	io := b.Attach("a").IO
+	io.Good(Read(1, 0, nvme.MaxTransferBytes/512, 512))
+	io.Fails(Read(1, 0, nvme.MaxTransferBytes/512+1, 512), wire.InvalidField.DNR())
+	io.Good(Write(1, 0, fill(nvme.MaxTransferBytes, 1), 512))
+	long := Write(1, 0, fill(nvme.MaxTransferBytes+512, 1), 512)
+	io.Fails(long, wire.InvalidField.DNR())
+}
+
+// TestSGL checks the data pointers of commands (NVMe Base 2.0 §3.3.3.1, §4.2).
+func TestSGL(t *testing.T) {
+	io := New(t, Config{}).Attach("a").IO
+	inCapsule := Write(1, 0, fill(512, 1), 512)
+	inCapsule.Change = func(e wire.SQE) { e.SetSGL(0, 512, wire.SGLOffset) }
+	io.Good(inCapsule)
+	read := Read(1, 0, 1, 512)
+	read.Change = inCapsule.Change
+	io.Fails(read, wire.SGLTypeInvalid.DNR())
+	read.Change = func(e wire.SQE) { e.SetSGL(0, 512, 0x40) }
+	io.Fails(read, wire.SGLTypeInvalid.DNR())
+	read.Change = func(e wire.SQE) { e.SetPSDT(0) }
+	io.Fails(read, wire.InvalidField.DNR())
+	refused := Write(1, 0, fill(512, 2), 512)
+	refused.Refuse = wire.SGLOffsetInvalid.DNR()
+	io.Fails(refused, wire.SGLOffsetInvalid.DNR())
+	if got := io.Good(Read(1, 0, 1, 512)).Data; got[0] != 1 {
+		t.Error("a refused write has written")
+	}
+}
+
+// TestCompare checks Compare (NVMe NVM 1.0 §3.2.1).
+func TestCompare(t *testing.T) {
+	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
+		data := fill(4*size, 3)
+		io.Good(Write(1, 8, data, size))
+		io.Good(Compare(1, 8, data, size))
+		data[4*size-1] = 4
+		io.Fails(Compare(1, 8, data, size), wire.CompareFailure.DNR())
+		io.Fails(Compare(1, 2046, data, size), wire.LBAOutOfRange.DNR())
+	})
+}
+
+// TestVerify checks Verify (NVMe NVM 1.0 §3.2.5).
+func TestVerify(t *testing.T) {
+	io := New(t, Config{Blocks: 1 << 17}).Attach("a").IO
+	io.Good(Blocks(wire.Verify, 1, 0, 65536))
+	io.Fails(Blocks(wire.Verify, 1, 1<<17-1, 2), wire.LBAOutOfRange.DNR())
+}
+
+// TestWriteZeroes checks Write Zeroes and its deallocation (NVMe NVM 1.0 §3.2.8).
+func TestWriteZeroes(t *testing.T) {
+	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
+		for _, flags := range []uint32{0, 1 << 25, 1<<25 | 1<<30} {
+			io.Good(Write(1, 0, fill(16*size, 5), size))
+			zero := Blocks(wire.WriteZeroes, 1, 1, 14)
+			zero.CDW[2] |= flags
+			io.Good(zero)
+			want := append(fill(size, 5), fill(14*size, 0)...)
+			want = append(want, fill(size, 5)...)
+			if !bytes.Equal(io.Good(Read(1, 0, 16, size)).Data, want) {
+				t.Errorf("flags %#x: wrong blocks are zero", flags)
+			}
+		}
+		io.Fails(Blocks(wire.WriteZeroes, 1, 2047, 2), wire.LBAOutOfRange.DNR())
+	})
+}
+
+func management(attributes uint32, ranges ...[2]uint64) Command {
+	cmd := Command{Opcode: wire.DatasetManagement, NSID: 1, Out: make([]byte, 16*len(ranges))}
+	cmd.CDW[0], cmd.CDW[1] = uint32(len(ranges)-1), attributes
+	for i, r := range ranges {
+		binary.LittleEndian.PutUint32(cmd.Out[16*i+4:], uint32(r[1]))
+		binary.LittleEndian.PutUint64(cmd.Out[16*i+8:], r[0])
+	}
+	return cmd
+}
+
+// TestDatasetManagement checks Dataset Management, Deallocate (NVMe NVM 1.0 §3.2.2).
+func TestDatasetManagement(t *testing.T) {
+	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
+		io.Good(Write(1, 0, fill(16*size, 5), size))
+		io.Good(management(3, [2]uint64{0, 16})) // hints
+		io.Fails(management(4, [2]uint64{0, 4}, [2]uint64{2047, 2}), wire.LBAOutOfRange.DNR())
+		if got := io.Good(Read(1, 0, 16, size)).Data; !bytes.Equal(got, fill(16*size, 5)) {
+			t.Error("blocks were deallocated by a hint or a wrong command")
+		}
+		io.Good(management(4, [2]uint64{0, 4}, [2]uint64{6, 0}, [2]uint64{15, 1}))
+		got := io.Good(Read(1, 0, 16, size)).Data
+		want := fill(16*size, 5)
+		if b.Units[0].Attributes().Thin {
+			clear(want[:4*size])
+			clear(want[15*size:])
+		}
+		if !bytes.Equal(got, want) {
+			t.Error("other blocks than those of the ranges are zero")
+		}
+		short := management(4, [2]uint64{0, 4})
+		short.CDW[0] = 1
+		io.Fails(short, wire.SGLLengthInvalid.DNR())
+	})
+}
+
+func copyCommand(to uint64, ranges ...[2]uint64) Command {
+	cmd := Blocks(wire.Copy, 1, to, uint32(len(ranges)))
+	cmd.Out = make([]byte, 32*len(ranges))
+	for i, r := range ranges {
+		binary.LittleEndian.PutUint64(cmd.Out[32*i+8:], r[0])
+		binary.LittleEndian.PutUint16(cmd.Out[32*i+16:], uint16(r[1]-1))
+	}
+	return cmd
+}
+
+// TestCopy checks Copy (NVMe NVM 1.0 §3.2.9).
+func TestCopy(t *testing.T) {
+	b := New(t, Config{Blocks: 1 << 18})
+	io := b.Attach("a").IO
+	io.Good(Write(1, 0, fill(4*512, 1), 512))
+	io.Good(Write(1, 10, fill(4*512, 2), 512))
+	io.Good(copyCommand(100, [2]uint64{10, 2}, [2]uint64{0, 3}))
+	want := append(fill(2*512, 2), fill(3*512, 1)...)
+	want = append(want, fill(512, 0)...)
+	if got := io.Good(Read(1, 100, 6, 512)).Data; !bytes.Equal(got, want) {
+		t.Error("wrong copy")
+	}
+	io.Good(copyCommand(1<<17, [2]uint64{0, 4096}, [2]uint64{0, 8192}))
+	if got := io.Good(Read(1, 1<<17+4096, 4, 512)).Data; !bytes.Equal(got, fill(4*512, 1)) {
+		t.Error("wrong copy of long ranges")
+	}
+	io.Fails(copyCommand(0, [2]uint64{1<<18 - 1, 2}), wire.LBAOutOfRange.DNR())
+	io.Fails(copyCommand(1<<18-1, [2]uint64{0, 2}), wire.LBAOutOfRange.DNR())
+	io.Fails(copyCommand(0, [2]uint64{0, 32769}), wire.CommandSizeLimitExceeded.DNR())
+	var many [][2]uint64
+	for range 129 {
+		many = append(many, [2]uint64{0, 1})
+	}
+	io.Fails(copyCommand(0, many...), wire.CommandSizeLimitExceeded.DNR())
+	io.Fails(copyCommand(0, [2]uint64{0, 32768}, [2]uint64{0, 32768}, [2]uint64{0, 32768}, [2]uint64{0, 32768}, [2]uint64{0, 1}), wire.CommandSizeLimitExceeded.DNR())
+	bad := copyCommand(0, [2]uint64{0, 1})
+	bad.CDW[2] |= 1 << 8
+	io.Fails(bad, wire.InvalidField.DNR())
+	bad = copyCommand(0, [2]uint64{0, 1})
+	bad.CDW[2] = 1
+	io.Fails(bad, wire.SGLLengthInvalid.DNR())
+}
+
+// TestReadOnly checks writes to a write protected namespace (NVMe Base 2.0 §8.12).
+func TestReadOnly(t *testing.T) {
+	b := New(t, Config{})
+	b.Access.SetNamespaces(nvme.Namespaces{1: {Unit: b.Units[0], ReadOnly: true}})
+	a := b.Attach("a")
+	for _, cmd := range []Command{
+		Write(1, 0, fill(512, 1), 512), Blocks(wire.WriteZeroes, 1, 0, 1), management(4, [2]uint64{0, 1}), copyCommand(0, [2]uint64{1, 1}),
+	} {
+		a.IO.Fails(cmd, wire.NamespaceWriteProtected.DNR())
+	}
+	a.IO.Good(Read(1, 0, 1, 512))
+	if a.Admin.Good(Identify(wire.CNSNamespace, 1)).Data[99] != 1 {
+		t.Error("NSATTR does not say write protected")
+	}
+}
+
+// TestDeviceErrors checks the status of device errors (NVMe Base 2.0 §3.3.3.2.1).
+func TestDeviceErrors(t *testing.T) {
+	dev := &failing{Device: block.NewMem(1 << 20)}
+	b := New(t, Config{Device: func(int, int64) block.Device { return dev }})
+	a := b.Attach("a")
+	for _, c := range []struct {
+		kind        block.Kind
+		read, write wire.Status
+	}{
+		{block.KindMedium, wire.UnrecoveredRead.DNR(), wire.WriteFault.DNR()},
+		{block.KindNoSpace, wire.CapacityExceeded, wire.CapacityExceeded},
+		{block.KindReadOnly, wire.NamespaceWriteProtected.DNR(), wire.NamespaceWriteProtected.DNR()},
+		{block.KindGone, wire.NamespaceNotReady, wire.NamespaceNotReady},
+		{block.KindRange, wire.LBAOutOfRange.DNR(), wire.LBAOutOfRange.DNR()},
+		{block.KindIO, wire.InternalError, wire.InternalError},
+	} {
+		dev.fail(c.kind)
+		a.IO.Fails(Read(1, 0, 1, 512), c.read)
+		a.IO.Fails(Compare(1, 0, fill(512, 0), 512), c.read)
+		a.IO.Fails(Write(1, 0, fill(512, 0), 512), c.write)
+		a.IO.Fails(Blocks(wire.WriteZeroes, 1, 0, 1), c.write)
+		a.IO.Fails(management(4, [2]uint64{0, 1}), c.write)
+		a.IO.Fails(copyCommand(0, [2]uint64{1, 1}), c.read)
+		if c.kind != block.KindMedium {
+			a.IO.Fails(Command{Opcode: wire.Flush, NSID: 1}, c.write)
+		}
+	}
+	dev.fail(block.KindGone)
+	behavior := SetFeature(wire.FeatureHostBehavior, 0, 0)
+	behavior.Out = make([]byte, 512)
+	behavior.Out[0] = 1
+	a.Admin.Good(behavior)
+	a.IO.Fails(Read(1, 0, 1, 512), wire.NamespaceNotReady|1<<11)
+	get := GetFeature(wire.FeatureHostBehavior, 0)
+	get.In = 512
+	if a.Admin.Good(get).Data[0] != 1 {
+		t.Error("ACRE is not kept")
+	}
+}
