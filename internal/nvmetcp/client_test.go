@@ -55,7 +55,7 @@ func (q *queue) Depth() int        { q.mu.Lock(); defer q.mu.Unlock(); return q.
 func (q *queue) FlowControl() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.flow }
 func (q *queue) ID() uint16        { q.mu.Lock(); defer q.mu.Unlock(); return q.id }
 
-func span(e wirenvme.SQE) (off, n int) { return int(e.SLBA()) * 512, int(e.NLB()) * 512 }
+func span(e wirenvme.SQE) (off, n int) { return int(min(e.SLBA(), 1<<40)) * 512, int(e.NLB()) * 512 }
 
 func (q *queue) DataOutLength(r *nvme.Request) int {
 	_, n, _ := r.SQE.SGL()
