@@ -32,16 +32,21 @@ func (a access) Targets(peer iscsi.Peer) []iscsi.TargetInfo {
 		if p.Protocol != array.ISCSI {
 			continue
 		}
-		addr := p.AddrPort()
-		if p.Address.IsUnspecified() {
-			// Whoever reached this portal reaches it by the address used.
-			addr = netip.AddrPortFrom(peer.Local.Addr().Unmap(), p.Port)
-		} else if p.Address.IsLoopback() && !peer.Remote.Addr().Unmap().IsLoopback() {
-			continue
+		if at, ok := reachable(p, peer.Local.Addr(), peer.Remote.Addr()); ok {
+			info.Portals = append(info.Portals, iscsi.Portal{Address: at, Group: p.Tag})
 		}
-		info.Portals = append(info.Portals, iscsi.Portal{Address: addr, Group: p.Tag})
 	}
 	return []iscsi.TargetInfo{info}
+}
+
+// reachable returns the address of a portal for a peer that came from remote and
+// reached local, false where it cannot get there.
+func reachable(p *array.Portal, local, remote netip.Addr) (netip.AddrPort, bool) {
+	if p.Address.IsUnspecified() {
+		// Whoever reached one portal reaches this one by the address used.
+		return netip.AddrPortFrom(local.Unmap(), p.Port), true
+	}
+	return p.AddrPort(), !p.Address.IsLoopback() || remote.Unmap().IsLoopback()
 }
 
 // Authorize lets an initiator in that a host names, on the terms of that host.
@@ -129,18 +134,8 @@ func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
 // applySessions gives every session its new LUNs, and ends the sessions of
 // initiators that no host names any more.
 func (t *Target) applySessions(previous, state *array.State) {
-	if previous != nil && previous.Document == state.Document {
-		removed := false
-		t.mu.Lock()
-		for id := range t.volumes {
-			if v, _ := state.VolumeByID(id); v == nil {
-				removed = true
-			}
-		}
-		t.mu.Unlock()
-		if !removed {
-			return // a volume that is not mapped came, or an attribute changed
-		}
+	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
+		return // a volume that is not mapped came, or an attribute changed
 	}
 	var drop []uint64
 	t.mu.Lock()
@@ -156,4 +151,16 @@ func (t *Target) applySessions(previous, state *array.State) {
 	for _, id := range drop {
 		t.server.Drop(id)
 	}
+}
+
+// losesVolume reports whether the state lacks a volume that is presented now.
+func (t *Target) losesVolume(state *array.State) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range t.volumes {
+		if v, _ := state.VolumeByID(id); v == nil {
+			return true
+		}
+	}
+	return false
 }

@@ -169,7 +169,7 @@ func TestAccessFollowsHosts(t *testing.T) {
 func TestPortalsComeAndGo(t *testing.T) {
 	f := newFixture(t)
 	f.addVolume(1, 1<<20, 0)
-	second := &array.Portal{Object: array.Object{ID: "l2"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 2}
+	second := &array.Portal{Object: array.Object{ID: "l2"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 2, Protocol: array.ISCSI}
 	f.doc.Portals = append(f.doc.Portals, second)
 	f.apply()
 	records, err := initiator.Discover(context.Background(), f.addr(), initiator.Options{})

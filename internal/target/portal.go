@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/iscsi"
+	"lintel.io/lintel/internal/nvmetcp"
 )
 
 // portal is a portal of the current state, listening or not.
@@ -15,8 +17,6 @@ type portal struct {
 	listener net.Listener // nil while it can not listen
 	reason   error        // why
 }
-
-var errNotServed = errors.New("NVMe/TCP is not served by this build")
 
 // applyListeners opens and closes portals until they are those of the state.
 func (t *Target) applyListeners(state *array.State) {
@@ -43,12 +43,6 @@ func (t *Target) applyListeners(state *array.State) {
 		if p != nil && p.listener != nil {
 			continue
 		}
-		if spec.Protocol != array.ISCSI {
-			t.mu.Lock()
-			t.portals[id] = &portal{spec: spec, reason: errNotServed}
-			t.mu.Unlock()
-			continue
-		}
 		l, err := net.Listen("tcp", spec.AddrPort().String())
 		if err != nil && (p == nil || p.reason == nil) {
 			t.log.Error("portal does not listen", "portal", spec.AddrPort().String(), "error", err)
@@ -61,7 +55,11 @@ func (t *Target) applyListeners(state *array.State) {
 		}
 		t.log.Info("portal listens", "portal", l.Addr().String(), "tag", spec.Tag)
 		t.done.Go(func() {
-			if err := t.server.Serve(l, spec.Tag); !errors.Is(err, iscsi.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			serve, closed := t.server.Serve, iscsi.ErrServerClosed
+			if spec.Protocol != array.ISCSI {
+				serve, closed = t.nvmeServer.Serve, nvmetcp.ErrServerClosed
+			}
+			if err := serve(l, spec.Tag); !errors.Is(err, closed) && !errors.Is(err, net.ErrClosed) {
 				t.log.Error("portal stopped", "portal", l.Addr().String(), "error", err)
 			}
 		})
@@ -74,14 +72,20 @@ func (t *Target) closePortal(p *portal) {
 		return
 	}
 	p.listener.Close()
-	addr := p.spec.AddrPort()
-	for _, s := range t.server.Sessions() {
-		for _, c := range s.Connections {
-			local := netip.AddrPortFrom(c.Local.Addr().Unmap(), c.Local.Port())
-			if local == addr || p.spec.Address.IsUnspecified() && local.Port() == addr.Port() {
-				t.server.Drop(s.ID)
-				break
+	through := func(local netip.AddrPort) bool {
+		return local.Port() == p.spec.Port && (p.spec.Address.IsUnspecified() || local.Addr().Unmap() == p.spec.Address)
+	}
+	if p.spec.Protocol != array.ISCSI {
+		for _, c := range t.nvmeServer.Connections() {
+			if through(c.Local) {
+				t.nvmeServer.Drop(c.ID)
 			}
+		}
+		return
+	}
+	for _, s := range t.server.Sessions() {
+		if slices.ContainsFunc(s.Connections, func(c iscsi.ConnectionStatus) bool { return through(c.Local) }) {
+			t.server.Drop(s.ID)
 		}
 	}
 }

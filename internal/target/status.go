@@ -2,11 +2,13 @@ package target
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/iscsi"
+	"lintel.io/lintel/internal/nvme"
 	"lintel.io/lintel/internal/scsi"
 )
 
@@ -68,6 +70,11 @@ func (t *Target) Portal(id string) PortalStatus {
 			s.Sessions++
 		}
 	}
+	for c := range t.controllers {
+		if info := c.Info(); info.Port == p.spec.Tag && info.Local.Port() == s.Listening.Port() {
+			s.Sessions++
+		}
+	}
 	return s
 }
 
@@ -112,6 +119,58 @@ func (t *Target) Sessions() []Session {
 	return sessions
 }
 
+// Controller is an NVMe host's login, as the transport and the subsystem know it.
+type Controller struct {
+	nvme.ControllerInfo
+	OwnerID       string // id of the host it belongs to, empty for none
+	Namespaces    int
+	Authenticated bool
+	Stats         nvme.Stats
+	Queues        []nvme.QueueStatus
+}
+
+// Controllers returns the controllers of NVMe hosts in order of their ids.
+func (t *Target) Controllers() []Controller {
+	t.mu.Lock()
+	state, subsystem := t.state, t.subsystem
+	t.mu.Unlock()
+	if state == nil {
+		return nil
+	}
+	var list []Controller
+	for _, c := range subsystem.Controllers() {
+		info := Controller{
+			ControllerInfo: c.Info(), Namespaces: c.Namespaces(), Authenticated: c.Authenticated(),
+			Stats: c.Stats(), Queues: c.QueueStatus(),
+		}
+		if h := state.MatchNQN(info.HostNQN, info.Remote.Addr()); h != nil {
+			info.OwnerID = h.ID
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// DropController ends the association of an NVMe host and reports whether it
+// existed.
+func (t *Target) DropController(id uint16) bool {
+	t.mu.Lock()
+	subsystem := t.subsystem
+	t.mu.Unlock()
+	if subsystem == nil {
+		return false
+	}
+	for _, c := range subsystem.Controllers() {
+		if c.Info().ID == id {
+			c.Kill(errDropped)
+			return true
+		}
+	}
+	return false
+}
+
+var errDropped = errors.New("dropped by the administrator")
+
 // DropSession ends a session and reports whether it existed.
 func (t *Target) DropSession(id uint64) bool { return t.server.Drop(id) }
 
@@ -129,6 +188,10 @@ func (t *Target) Stats() Stats {
 	for _, session := range t.server.Sessions() {
 		s.Sessions++
 		s.Connections += len(session.Connections)
+	}
+	for _, c := range t.Controllers() {
+		s.Sessions++
+		s.Connections += len(c.Queues)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

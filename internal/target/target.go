@@ -14,6 +14,8 @@ import (
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/iscsi"
+	"lintel.io/lintel/internal/nvme"
+	"lintel.io/lintel/internal/nvmetcp"
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/scsi/copy"
 	"lintel.io/lintel/internal/scsi/reserve"
@@ -51,10 +53,14 @@ type Config struct {
 type Target struct {
 	cfg    Config
 	log    *slog.Logger
-	device *scsi.Target
+	device *scsi.Target // these are made by the first Apply, but for the iSCSI server
 	server *iscsi.Server
-	stop   chan struct{}
-	done   sync.WaitGroup
+
+	subsystem  *nvme.Subsystem
+	nvmeServer *nvmetcp.Server
+
+	stop chan struct{}
+	done sync.WaitGroup
 
 	apply sync.Mutex // serialises Apply, retries and Close; above mu
 
@@ -64,8 +70,10 @@ type Target struct {
 	volumes map[string]*volume
 	portals map[string]*portal
 	nexuses map[*nexus]struct{}
-	nextID  uint16     // number of the last group
-	retired scsi.Stats // of volumes that are gone
+	// controllers are those of NVMe hosts that see namespaces.
+	controllers map[*nvme.Controller]struct{}
+	nextID      uint16     // number of the last group
+	retired     scsi.Stats // of volumes that are gone
 }
 
 // New returns a Target that presents nothing yet.
@@ -87,6 +95,8 @@ func New(cfg Config) (*Target, error) {
 		volumes: map[string]*volume{},
 		portals: map[string]*portal{},
 		nexuses: map[*nexus]struct{}{},
+
+		controllers: map[*nvme.Controller]struct{}{},
 	}
 	ic := cfg.ISCSI
 	ic.Access, ic.Logger = access{t}, cfg.Logger
@@ -118,6 +128,9 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 		if err != nil {
 			return err
 		}
+		if err := t.newSubsystem(state.Document); err != nil {
+			return err
+		}
 		t.device = device
 	}
 	t.mu.Lock()
@@ -134,6 +147,7 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 	t.mu.Unlock()
 	t.applyAccess(state)
 	t.applySessions(previous, state)
+	t.applyControllers(previous, state)
 	errs = append(errs, t.removeVolumes(ctx, state)...)
 	t.applyListeners(state)
 	return errors.Join(errs...)
@@ -295,6 +309,9 @@ func (t *Target) Close(ctx context.Context) error {
 	}
 	close(t.stop)
 	errs := []error{t.server.Shutdown(ctx)}
+	if t.nvmeServer != nil {
+		errs = append(errs, t.nvmeServer.Shutdown(ctx))
+	}
 	t.mu.Lock()
 	volumes := make([]*volume, 0, len(t.volumes))
 	for _, v := range t.volumes {

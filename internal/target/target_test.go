@@ -84,7 +84,7 @@ func newFixture(t *testing.T) *fixture {
 		Format: array.Format,
 		Object: array.Object{ID: "a000000000001", Rev: 1},
 		Name:   "test",
-		Target: array.Target{IQN: testIQN, PortGroups: []array.PortGroup{{ID: 1, Head: "head1"}}},
+		Target: array.Target{IQN: testIQN, SubsystemNQN: testSubsystem, PortGroups: []array.PortGroup{{ID: 1, Head: "head1"}}},
 		Settings: array.Settings{
 			NAAPrefix: array.DefaultNAAPrefix,
 		},
@@ -106,7 +106,7 @@ func newFixture(t *testing.T) *fixture {
 		}
 		tgt.Wait()
 	})
-	f.doc.Portals = []*array.Portal{{Object: array.Object{ID: "l1"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 1}}
+	f.doc.Portals = []*array.Portal{{Object: array.Object{ID: "l1"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 1, Protocol: array.ISCSI}}
 	f.doc.Hosts = []*array.Host{{Object: array.Object{ID: "h1"}, Name: "any", Initiators: []string{"*"}}}
 	return f
 }

@@ -139,12 +139,16 @@ func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error 
 
 // closeVolume ends the commands on a volume and closes its device.
 func (t *Target) closeVolume(ctx context.Context, v *volume) error {
-	quiet := make(chan struct{})
-	t.device.RemoveUnit(v.lu, func() { close(quiet) })
-	select {
-	case <-quiet:
-	case <-ctx.Done():
-		return fmt.Errorf("commands are still under way: %w", ctx.Err())
+	quiet := make(chan struct{}, 2)
+	done := func() { quiet <- struct{}{} }
+	t.device.RemoveUnit(v.lu, done)
+	t.subsystem.RemoveNamespace(v.lu.Unit(), done)
+	for range cap(quiet) {
+		select {
+		case <-quiet:
+		case <-ctx.Done():
+			return fmt.Errorf("commands are still under way: %w", ctx.Err())
+		}
 	}
 	t.mu.Lock()
 	addStats(&t.retired, v.lu.Stats())

@@ -1,0 +1,240 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+	nvmehost "lintel.io/lintel/internal/initiator/nvme"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
+
+const (
+	testSubsystem = "nqn.2026-11.io.lintel:test"
+	testHostNQN   = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555"
+)
+
+// withNVMe adds an NVMe/TCP portal and lets any NQN in as the one host.
+func (f *fixture) withNVMe() {
+	f.doc.Portals = append(f.doc.Portals, &array.Portal{
+		Object: array.Object{ID: "l9"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(f.t), Tag: 9, Protocol: array.NVMeTCP,
+	})
+	h := *f.doc.Hosts[0]
+	h.NQNs = []string{"nqn.*"}
+	f.doc.Hosts[0] = &h
+	for i, m := range f.doc.Mappings {
+		both := *m
+		both.NSID = uint32(m.LUN) + 1
+		f.doc.Mappings[i] = &both
+	}
+}
+
+func (f *fixture) connect(opts nvmehost.Options) (*nvmehost.Controller, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if opts.Subsystem == "" {
+		opts.Subsystem = testSubsystem
+	}
+	if opts.HostNQN == "" {
+		opts.HostNQN = testHostNQN
+	}
+	return nvmehost.Dial(ctx, f.doc.Portals[len(f.doc.Portals)-1].AddrPort().String(), opts)
+}
+
+func (f *fixture) mustConnect(opts nvmehost.Options) *nvmehost.Controller {
+	f.t.Helper()
+	c, err := f.connect(opts)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(c.Close)
+	return c
+}
+
+// TestOneVolumeOverBothProtocols writes over one protocol and reads over the
+// other: one volume, one identity.
+func TestOneVolumeOverBothProtocols(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 4<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	s := f.login()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	c := f.mustConnect(nvmehost.Options{IOQueues: 2})
+	q := c.Queues()[0]
+	data := bytes.Repeat([]byte("both"), 1024)
+	if err := s.Write(ctx, 0, 16, 512, data); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data))
+	if err := q.Read(ctx, 1, 16, 512, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read over NVMe: %v", err)
+	}
+	if err := c.Queues()[1].Write(ctx, 1, 100, 512, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Read(ctx, 0, 100, 512, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read over iSCSI: %v", err)
+	}
+	ns, err := c.ActiveNamespaces(ctx, 0)
+	if err != nil || len(ns) != 1 || ns[0] != 1 {
+		t.Errorf("namespaces: %v, %v", ns, err)
+	}
+	list := f.tgt.Controllers()
+	if len(list) != 1 || list[0].OwnerID != "h1" || list[0].Namespaces != 1 || len(list[0].Queues) != 3 {
+		t.Errorf("controllers: %+v", list)
+	}
+	if p := f.tgt.Portal("l9"); p.Sessions != 1 || !p.Listening.IsValid() {
+		t.Errorf("portal: %+v", p)
+	}
+	if !f.tgt.DropController(list[0].ID) {
+		t.Error("the controller cannot be dropped")
+	}
+	select {
+	case <-c.Ended():
+	case <-time.After(10 * time.Second):
+		t.Error("a dropped controller lives on")
+	}
+	if block.BuffersInUse() < 0 {
+		t.Error("buffers were given back twice")
+	}
+}
+
+// TestReservationsAcrossProtocols checks that a reservation taken over one
+// protocol is enforced on the other (NVMe Base 2.0 §8.19, SPC-4 §5.13).
+func TestReservationsAcrossProtocols(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 4<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	s := f.login()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	q := f.mustConnect(nvmehost.Options{IOQueues: 1}).Queues()[0]
+	block := make([]byte, 512)
+
+	// PERSISTENT RESERVE OUT: register, then reserve as write exclusive.
+	persistent := func(action, kind byte, key, newKey uint64) uint8 {
+		t.Helper()
+		param := make([]byte, 24)
+		binary.BigEndian.PutUint64(param, key)
+		binary.BigEndian.PutUint64(param[8:], newKey)
+		r, err := s.Do(ctx, 0, []byte{0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0}, param, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status
+	}
+	if st := persistent(0, 0, 0, 0xabc); st != 0 {
+		t.Fatalf("REGISTER: status %#x", st)
+	}
+	if st := persistent(1, 1, 0xabc, 0); st != 0 {
+		t.Fatalf("RESERVE: status %#x", st)
+	}
+	if err := q.Write(ctx, 1, 0, 512, block, 0); nvmehost.StatusOf(err) != wire.ReservationConflict && nvmehost.StatusOf(err) != wire.ReservationConflict.DNR() {
+		t.Errorf("write over NVMe against a SCSI reservation: %v", err)
+	}
+	if err := q.Read(ctx, 1, 0, 512, block); err != nil {
+		t.Errorf("read over NVMe against a write exclusive reservation: %v", err)
+	}
+	report, err := q.Report(ctx, 1, true)
+	if err != nil || len(report.Registrants) != 1 || report.Registrants[0].Key != 0xabc {
+		t.Errorf("report: %+v, %v", report, err)
+	}
+	if st := persistent(2, 1, 0xabc, 0); st != 0 {
+		t.Fatalf("RELEASE: status %#x", st)
+	}
+	if st := persistent(0, 0, 0xabc, 0); st != 0 {
+		t.Fatalf("unregister: status %#x", st)
+	}
+
+	// The other way round.
+	if err := q.Register(ctx, 1, nvmehost.Registration{Action: nvmehost.Register, NewKey: 0x77}); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Acquire(ctx, 1, nvmehost.Acquire, nvmehost.ExclusiveAccess, 0x77, 0); err != nil {
+		t.Fatal(err)
+	}
+	conflict := uint8(0x18)
+	for range 3 { // past unit attentions
+		r, err := s.Do(ctx, 0, []byte{0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0}, nil, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status == 0 {
+			t.Fatal("READ over iSCSI against an exclusive NVMe reservation succeeds")
+		}
+		if r.Status == conflict {
+			conflict = 0
+			break
+		}
+	}
+	if conflict != 0 {
+		t.Error("no RESERVATION CONFLICT over iSCSI")
+	}
+	if err := q.Write(ctx, 1, 0, 512, block, 0); err != nil {
+		t.Errorf("write of the holder: %v", err)
+	}
+}
+
+// TestNVMeHostsAndNamespacesFollowTheState refuses strangers, maps online, and
+// ends the controllers of hosts that are gone.
+func TestNVMeHostsAndNamespacesFollowTheState(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 4<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	c := f.mustConnect(nvmehost.Options{IOQueues: 1, OnEvent: func(uint32) {}})
+	if _, err := f.connect(nvmehost.Options{Subsystem: testSubsystem + "x"}); err == nil {
+		t.Error("a subsystem that does not exist took a host")
+	}
+	log, err := nvmehost.Discover(ctx, f.doc.Portals[1].AddrPort().String(), nvmehost.Options{HostNQN: testHostNQN})
+	if err != nil || !slices.ContainsFunc(log.Records, func(r nvmehost.Record) bool { return r.Type == 2 && r.Subsystem == testSubsystem }) {
+		t.Errorf("discovery: %+v, %v", log, err)
+	}
+	f.addVolume(2, 2<<20, 5)
+	last := *f.doc.Mappings[1]
+	last.NSID = 6
+	f.doc.Mappings[1] = &last
+	f.apply()
+	ns, err := c.ActiveNamespaces(ctx, 0)
+	if err != nil || len(ns) != 2 || ns[1] != 6 {
+		t.Errorf("namespaces after mapping: %v, %v", ns, err)
+	}
+	bigger := *f.pd.Volumes[1]
+	bigger.Size = 8 << 20
+	f.pd.Volumes[1] = &bigger
+	f.apply()
+	if id, err := c.IdentifyNamespace(ctx, 6); err != nil || id.Blocks != 8<<20/512 {
+		t.Errorf("size after resize: %+v, %v", id, err)
+	}
+	f.pd.Volumes, f.doc.Mappings = f.pd.Volumes[:1], f.doc.Mappings[:1]
+	f.apply()
+	if ns, err := c.ActiveNamespaces(ctx, 0); err != nil || len(ns) != 1 {
+		t.Errorf("namespaces after removal: %v, %v", ns, err)
+	}
+	h := *f.doc.Hosts[0]
+	h.NQNs = []string{"nqn.2026-11.io.example:other"}
+	f.doc.Hosts[0] = &h
+	f.apply()
+	select {
+	case <-c.Ended():
+	case <-time.After(10 * time.Second):
+		t.Error("the controller of a host that is gone lives on")
+	}
+	if _, err := f.connect(nvmehost.Options{}); err == nil {
+		t.Error("a stranger connected")
+	}
+}
