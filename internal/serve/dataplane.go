@@ -2,6 +2,7 @@ package serve
 
 import (
 	"strconv"
+	"strings"
 
 	"lintel.io/lintel/internal/agent"
 	"lintel.io/lintel/internal/array"
@@ -53,10 +54,42 @@ func (d dataPlane) Sessions() []agent.Session {
 		}
 		list[i] = a
 	}
+	for _, c := range d.Controllers() {
+		a := agent.Session{
+			ID:             nvmeSession + strconv.FormatUint(uint64(c.ID), 10),
+			Protocol:       array.NVMeTCP,
+			Discovery:      c.Discovery,
+			Initiator:      c.HostNQN,
+			HostID:         c.OwnerID,
+			PortalTag:      c.Port,
+			Since:          c.Created,
+			LUNs:           c.Namespaces,
+			Authenticated:  c.Authenticated,
+			Commands:       c.Stats.Reads + c.Stats.Writes + c.Stats.Others,
+			ReadBytes:      c.Stats.ReadBytes,
+			WriteBytes:     c.Stats.WriteBytes,
+			ControllerID:   c.ID,
+			HostIdentifier: c.HostID,
+		}
+		for _, q := range c.Queues {
+			a.Connections = append(a.Connections, agent.Connection{
+				QueueID: q.ID, QueueDepth: uint16(q.Depth), Remote: q.Remote, Local: q.Local,
+			})
+		}
+		list = append(list, a)
+	}
 	return list
 }
 
+// nvmeSession begins the session ids of NVMe controllers, so that they are apart
+// from those of iSCSI sessions.
+const nvmeSession = "nvme-"
+
 func (d dataPlane) DropSession(id string) bool {
+	if controller, ok := strings.CutPrefix(id, nvmeSession); ok {
+		n, err := strconv.ParseUint(controller, 10, 16)
+		return err == nil && d.DropController(uint16(n))
+	}
 	n, err := strconv.ParseUint(id, 10, 64)
 	return err == nil && d.Target.DropSession(n)
 }
