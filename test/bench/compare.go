@@ -32,7 +32,7 @@ type workload struct {
 	goals       []goal
 }
 
-// goal is a figure to be reached, as a ratio of Lintel's to tgt's.
+// goal is a figure to be reached, as a ratio of ours to theirs.
 type goal struct {
 	what   string
 	value  func(sample) float64
@@ -84,7 +84,7 @@ type server interface {
 // row is what was measured of one workload.
 type row struct {
 	workload
-	lintel, tgt []sample
+	oursSamples, theirsSamples []sample
 }
 
 // floorRow is what was measured of the floor.
@@ -94,20 +94,65 @@ type floorRow struct {
 	samples            []sample
 }
 
-// compare measures every workload on both servers, and the floor, in
-// interleaved rounds.
-func (r *report) compare(ctx context.Context, o options, dir string) error {
-	var started []io.Closer
-	defer func() { closeAll(started) }()
-	for _, w := range workloads {
+// comparison is a table of two servers under equal workloads.
+type comparison struct {
+	ours, theirs string // names of the servers
+	whose        string // of theirs, as in "IOPS of tgt's"
+	rows         []row
+	floor        []floorRow
+}
+
+// choose takes the workloads that were asked for.
+func (c *comparison) choose(from []workload, o options) {
+	for _, w := range from {
 		if o.only.MatchString(w.name) {
-			r.rows = append(r.rows, row{workload: w})
+			c.rows = append(c.rows, row{workload: w})
 		}
 	}
-	if len(r.rows) == 0 {
+}
+
+// measure measures every workload on the servers, ours first, and the floor, in
+// interleaved rounds.
+func (c *comparison) measure(ctx context.Context, o options, floor *floorServer, servers ...server) error {
+	for round := range o.rounds {
+		note("%s: round %d of %d", c.ours, round+1, o.rounds)
+		for i := range c.rows {
+			row := &c.rows[i]
+			for j := range servers {
+				which := (j + round) % len(servers)
+				s := servers[which]
+				got, err := measure(ctx, s, &row.workload, o)
+				if err != nil {
+					return fmt.Errorf("%s on %s: %w", row.name, s.url(row.lun), err)
+				}
+				if which == 0 {
+					row.oursSamples = append(row.oursSamples, got)
+				} else {
+					row.theirsSamples = append(row.theirsSamples, got)
+				}
+			}
+		}
+		for i := range c.floor {
+			f := &c.floor[i]
+			got, err := floor.measure(f.connections, f.depth, o.time)
+			if err != nil {
+				return err
+			}
+			f.samples = append(f.samples, got)
+		}
+	}
+	return nil
+}
+
+// compareTgt measures Lintel against tgt, and the floor.
+func (r *report) compareTgt(ctx context.Context, o options, dir string) error {
+	c := &comparison{ours: "lintel", theirs: "tgt", whose: "tgt's"}
+	if c.choose(workloads, o); len(c.rows) == 0 {
 		return nil
 	}
-	ours, err := startLintelPair(ctx, o.lintel, dir)
+	var started []io.Closer
+	defer func() { closeAll(started) }()
+	ours, err := startLintelPair(ctx, o.lintel, dir, "lintel")
 	if err != nil {
 		return err
 	}
@@ -128,7 +173,7 @@ func (r *report) compare(ctx context.Context, o options, dir string) error {
 		servers = append(servers, theirs)
 		started = append(started, theirs)
 	}
-	floor, err := startFloor()
+	floor, err := startFloor(iscsiExchange)
 	if err != nil {
 		return err
 	}
@@ -138,38 +183,14 @@ func (r *report) compare(ctx context.Context, o options, dir string) error {
 			return err
 		}
 	}
-	r.floor = []floorRow{{name: "floor, 48 to 4144 bytes", connections: 2, depth: 32}, {name: "floor, depth 1", connections: 1, depth: 1}}
-	for round := range o.rounds {
-		note("round %d of %d", round+1, o.rounds)
-		for i := range r.rows {
-			for j := range servers {
-				s := servers[(j+round)%len(servers)]
-				got, err := measure(ctx, s, &r.rows[i].workload, o)
-				if err != nil {
-					return fmt.Errorf("%s on %s: %w", r.rows[i].name, s.url(r.rows[i].lun), err)
-				}
-				if s == server(ours) {
-					r.rows[i].lintel = append(r.rows[i].lintel, got)
-				} else {
-					r.rows[i].tgt = append(r.rows[i].tgt, got)
-				}
-			}
-		}
-		for i := range r.floor {
-			f := &r.floor[i]
-			got, err := floor.measure(f.connections, f.depth, o.time)
-			if err != nil {
-				return err
-			}
-			f.samples = append(f.samples, got)
-		}
-	}
-	return nil
+	c.floor = []floorRow{{name: "floor, 48 to 4144 bytes", connections: 2, depth: 32}, {name: "floor, depth 1", connections: 1, depth: 1}}
+	r.comparisons = append(r.comparisons, c)
+	return c.measure(ctx, o, floor, servers...)
 }
 
 // startLintelPair starts an array with the two units of the comparison.
-func startLintelPair(ctx context.Context, program, dir string) (*lintel, error) {
-	path, err := serverDir(dir, "lintel")
+func startLintelPair(ctx context.Context, program, dir, name string) (*lintel, error) {
+	path, err := serverDir(dir, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,13 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
-	"os"
-	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,37 +10,38 @@ import (
 	"lintel.io/lintel/internal/bench"
 )
 
-// The floor is what sockets alone cost: a server that answers each request of
-// 48 bytes with 48 + 4096 bytes and does nothing else, in a process of its own.
-const (
-	floorRequest = 48
-	floorAnswer  = 48 + 4096
-	floorDepth   = 128 // the most requests answered with one write
+// exchange is what the floor is measured with: what sockets alone cost. A server
+// answers each request with a read's worth of bytes and does nothing else, in a
+// process of its own. Sizes are in bytes.
+type exchange struct{ request, answer int }
+
+// The exchanges have the sizes of a read of 4 KiB in each protocol.
+var (
+	iscsiExchange = exchange{48, 48 + 4096}
+	nvmeExchange  = exchange{72, 24 + 4096}
 )
 
+const floorDepth = 128 // the most requests answered with one write
+
 // serveFloor runs the server until its standard input ends.
-func serveFloor() error {
+func serveFloor(x exchange) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	fmt.Println(l.Addr())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
+	announce(l.Addr().String())
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go answerFloor(c)
+		go x.answerAll(c)
 	}
 }
 
-func answerFloor(c net.Conn) {
+func (x exchange) answerAll(c net.Conn) {
 	defer c.Close()
-	in, out := make([]byte, floorRequest*floorDepth), make([]byte, floorAnswer*floorDepth)
+	in, out := make([]byte, x.request*floorDepth), make([]byte, x.answer*floorDepth)
 	have := 0
 	for {
 		n, err := c.Read(in[have:])
@@ -53,52 +49,25 @@ func answerFloor(c net.Conn) {
 			return
 		}
 		have += n
-		if _, err := c.Write(out[:have/floorRequest*floorAnswer]); err != nil {
+		if _, err := c.Write(out[:have/x.request*x.answer]); err != nil {
 			return
 		}
-		have = copy(in, in[have/floorRequest*floorRequest:have])
+		have = copy(in, in[have/x.request*x.request:have])
 	}
 }
 
 // floorServer is the server's process.
 type floorServer struct {
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	address string
+	exchange
+	*child
 }
 
-func startFloor() (*floorServer, error) {
-	self, err := os.Executable()
+func startFloor(x exchange) (*floorServer, error) {
+	c, err := startChild("-floor-server", fmt.Sprintf("%d:%d", x.request, x.answer))
 	if err != nil {
-		return nil, err
-	}
-	f := &floorServer{cmd: exec.Command(self, "-floor-server")}
-	f.cmd.Stderr = os.Stderr
-	stdin, err := f.cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := f.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := f.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("floor server: %w", err)
 	}
-	f.stdin = stdin
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	f.address = strings.TrimSpace(line)
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("floor server: %w", err)
-	}
-	return f, nil
-}
-
-// Close ends the server.
-func (f *floorServer) Close() error {
-	f.stdin.Close()
-	return f.cmd.Wait()
+	return &floorServer{x, c}, nil
 }
 
 // measure drives the floor server as the load generator drives a target.
@@ -143,7 +112,7 @@ func (f *floorServer) drive(depth int, stop *atomic.Bool, start time.Time, h *be
 		return err
 	}
 	defer c.Close()
-	out, in := make([]byte, floorRequest*depth), make([]byte, 256<<10)
+	out, in := make([]byte, f.request*depth), make([]byte, 256<<10)
 	sent := make([]time.Duration, 0, depth) // a ring would not be faster at these depths
 	now := time.Since(start)
 	for range depth {
@@ -158,8 +127,8 @@ func (f *floorServer) drive(depth int, stop *atomic.Bool, start time.Time, h *be
 		if err != nil {
 			return err
 		}
-		answers := (rest + n) / floorAnswer
-		rest = (rest + n) % floorAnswer
+		answers := (rest + n) / f.answer
+		rest = (rest + n) % f.answer
 		now = time.Since(start)
 		for _, s := range sent[:answers] {
 			h.Record(now - s)
@@ -168,7 +137,7 @@ func (f *floorServer) drive(depth int, stop *atomic.Bool, start time.Time, h *be
 		for i := depth - answers; i < depth; i++ {
 			sent[i] = now
 		}
-		if _, err := c.Write(out[:answers*floorRequest]); err != nil {
+		if _, err := c.Write(out[:answers*f.request]); err != nil {
 			return err
 		}
 	}

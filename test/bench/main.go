@@ -1,5 +1,5 @@
-// Command bench compares Lintel with Debian's tgtd on equal volumes, and both
-// with the floor: what the sockets alone cost. It prints one table, as Markdown,
+// Command bench compares Lintel with Debian's tgtd on equal volumes, its NVMe/TCP with its
+// iSCSI, and all with the floor: what the sockets alone cost. It prints tables, as Markdown,
 // and each figure of the project's goals with PASS or FAIL. `make bench` runs it.
 package main
 
@@ -29,7 +29,12 @@ type options struct {
 func main() {
 	var o options
 	var only string
-	floor := flag.Bool("floor-server", false, "")
+	var floor exchange
+	flag.Func("floor-server", "", func(s string) error {
+		_, err := fmt.Sscanf(s, "%d:%d", &floor.request, &floor.answer)
+		return err
+	})
+	nvme := flag.Bool("nvme-server", false, "")
 	flag.StringVar(&o.lintel, "lintel", "bin/lintel", "the lintel `program`")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made; the table has the medians")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "`time` of one measurement")
@@ -39,8 +44,11 @@ func main() {
 	flag.StringVar(&o.markdown, "markdown", "", "write the table to this `file` too")
 	flag.Usage = usage
 	flag.Parse()
-	if *floor {
-		fatal(serveFloor())
+	if floor.request > 0 {
+		fatal(serveFloor(floor))
+	}
+	if *nvme {
+		fatal(serveNVMe())
 	}
 	var err error
 	if o.only, err = regexp.Compile(only); err != nil {
@@ -63,7 +71,7 @@ func main() {
 
 func usage() {
 	fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [options]\n\nworkloads:")
-	for _, w := range workloads {
+	for _, w := range append(workloads, nvmeWorkloads...) {
 		fmt.Fprintln(flag.CommandLine.Output(), "  "+w.name)
 	}
 	fmt.Fprintln(flag.CommandLine.Output(), "\noptions:")
@@ -88,7 +96,10 @@ func run(ctx context.Context, o options) (met bool, err error) {
 	}
 	defer os.RemoveAll(dir)
 	var r report
-	if err := r.compare(ctx, o, dir); err != nil {
+	if err := r.compareTgt(ctx, o, dir); err != nil {
+		return false, err
+	}
+	if err := r.compareNVMe(ctx, o, dir); err != nil {
 		return false, err
 	}
 	if err := r.scale(ctx, o, dir); err != nil {

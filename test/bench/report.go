@@ -9,10 +9,9 @@ import (
 
 // report collects what was measured.
 type report struct {
-	rows    []row
-	floor   []floorRow
-	figures []figure
-	note    string // what is missing, and why
+	comparisons []*comparison
+	figures     []figure
+	note        string // what is missing, and why
 }
 
 // figure is one goal with what was reached.
@@ -27,37 +26,15 @@ func (r *report) add(what, got, goal string, met bool) {
 
 // write writes the tables as Markdown and reports whether every goal was met.
 func (r *report) write(w io.Writer) (met bool) {
-	t := table{{"workload", "server", "IOPS", "MB/s", "p50 µs", "p99 µs", "server CPU µs per I/O", "IOPS of tgt's", "CPU of tgt's"}}
 	var goals []figure
-	for i := range r.rows {
-		row := &r.rows[i]
-		ours, theirs := median(row.lintel), median(row.tgt)
-		compared := len(row.tgt) > 0
-		cells := append([]string{row.name, "lintel"}, ours.cells()...)
-		if compared {
-			cells = append(cells, fmt.Sprintf("%.2f ×", ours.iops/theirs.iops), fmt.Sprintf("%.2f ×", ours.cpu/theirs.cpu))
-		}
-		t = append(t, cells)
-		if !compared {
-			continue
-		}
-		t = append(t, append([]string{"", "tgt"}, theirs.cells()...))
-		for _, g := range row.goals {
-			goals = append(goals, g.figure(row.name, ours, theirs))
-		}
-	}
-	for _, f := range r.floor {
-		t = append(t, append([]string{f.name, "floor"}, median(f.samples).cells()...))
-	}
-	if len(t) > 1 {
-		t.write(w)
-		fmt.Fprintln(w)
+	for _, c := range r.comparisons {
+		goals = append(goals, c.write(w)...)
 	}
 	if r.note != "" {
 		fmt.Fprintf(w, "Not compared: %s.\n\n", r.note)
 	}
 	met = r.note == ""
-	t = table{{"goal", "reached", "wanted", ""}}
+	t := table{{"goal", "reached", "wanted", ""}}
 	for _, f := range append(goals, r.figures...) {
 		verdict := "PASS"
 		if !f.met {
@@ -71,6 +48,34 @@ func (r *report) write(w io.Writer) (met bool) {
 	return met
 }
 
+// write writes the table and returns the goals.
+func (c *comparison) write(w io.Writer) (goals []figure) {
+	t := table{{"workload", "server", "IOPS", "MB/s", "p50 µs", "p99 µs", "server CPU µs per I/O", "IOPS of " + c.whose, "CPU of " + c.whose}}
+	for i := range c.rows {
+		row := &c.rows[i]
+		ours, theirs := median(row.oursSamples), median(row.theirsSamples)
+		compared := len(row.theirsSamples) > 0
+		cells := append([]string{row.name, c.ours}, ours.cells()...)
+		if compared {
+			cells = append(cells, fmt.Sprintf("%.2f ×", ours.iops/theirs.iops), fmt.Sprintf("%.2f ×", ours.cpu/theirs.cpu))
+		}
+		t = append(t, cells)
+		if !compared {
+			continue
+		}
+		t = append(t, append([]string{"", c.theirs}, theirs.cells()...))
+		for _, g := range row.goals {
+			goals = append(goals, g.figure(row.name, c.whose, ours, theirs))
+		}
+	}
+	for _, f := range c.floor {
+		t = append(t, append([]string{f.name, "floor"}, median(f.samples).cells()...))
+	}
+	t.write(w)
+	fmt.Fprintln(w)
+	return goals
+}
+
 func (s sample) cells() []string {
 	return []string{
 		fmt.Sprintf("%.0f", s.iops), fmt.Sprintf("%.0f", s.rate/1e6),
@@ -78,14 +83,14 @@ func (s sample) cells() []string {
 	}
 }
 
-func (g goal) figure(name string, ours, theirs sample) figure {
+func (g goal) figure(name, whose string, ours, theirs sample) figure {
 	ratio := g.value(ours) / g.value(theirs)
 	sign, met := "≥", ratio >= g.limit
 	if g.atMost {
 		sign, met = "≤", ratio <= g.limit
 	}
 	return figure{
-		what: fmt.Sprintf("%s: %s of tgt's", name, g.what), met: met,
+		what: fmt.Sprintf("%s: %s of %s", name, g.what, whose), met: met,
 		got: fmt.Sprintf("%.2f ×", ratio), goal: fmt.Sprintf("%s %.2f ×", sign, g.limit),
 	}
 }
