@@ -5,6 +5,7 @@ import (
 	"errors"
 	goflag "flag"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,11 +16,11 @@ import (
 
 func (a *app) benchCommand() *cobra.Command {
 	config := bench.DefaultConfig()
-	var chap secret
+	var secrets benchSecrets
 	var ch change
 	cmd := &cobra.Command{
 		Use:   "bench URL",
-		Short: "Measure an iSCSI logical unit, of any target",
+		Short: "Measure an iSCSI logical unit or an NVMe/TCP namespace, of any target",
 		Long: `Logs in to a target, Lintel or another, keeps reads and writes under way and
 measures rates and latencies. Reads alone are the default; a share of writes
 overwrites what the unit holds, so it has to be confirmed.
@@ -28,16 +29,18 @@ With --verify every write carries a pattern with its place and generation, and e
 read of it is checked. --server-pid adds the CPU time that a target on the same
 machine spends on each I/O.
 
-The URL is iscsi://[USER@]HOST[:PORT]/IQN/LUN. The secret of USER is read from
---chap-secret-file, or asked for.`,
+The URL is iscsi://[USER@]HOST[:PORT]/IQN/LUN or nvme://HOST[:PORT]/NQN/NSID. The
+secret of USER is read from --chap-secret-file, or asked for; the DH-HMAC-CHAP key of
+an NVMe host, which --initiator names, from --dhchap-key-file.`,
 		Example: `  lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0
   lintel bench iscsi://192.0.2.10/iqn.2026-11.io.lintel:lab/3 --connections 2 --duration 30s
   lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0 --read-percent 0 --verify --yes
-  lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0 --random=false --block-size 1MiB`,
+  lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0 --random=false --block-size 1MiB
+  lintel bench nvme://127.0.0.1/nqn.2026-11.io.lintel:demo/1 --connections 2`,
 		Args: takes("URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if config.URL, err = benchURL(a, args[0], &chap); err != nil {
+			if config.URL, err = secrets.url(a, args[0]); err != nil {
 				return err
 			}
 			if config.ReadPercent < 100 {
@@ -51,33 +54,54 @@ The URL is iscsi://[USER@]HOST[:PORT]/IQN/LUN. The secret of USER is read from
 	set := goflag.NewFlagSet("bench", goflag.ContinueOnError)
 	config.AddFlags(set)
 	cmd.Flags().AddGoFlagSet(set)
-	chap.flags(cmd, "chap-secret", "the CHAP secret of the URL's user", "; asked for where neither is given")
+	secrets.chap.flags(cmd, "chap-secret", "the CHAP secret of the URL's user", "; asked for where neither is given")
+	secrets.key.flags(cmd, "dhchap-key", "the DH-HMAC-CHAP key of an NVMe host", "")
 	cmd.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do not ask")
 	return cmd
 }
 
-// benchURL adds the secret to a URL that names a user without one.
-func benchURL(a *app, url string, chap *secret) (string, error) {
-	u, err := bench.ParseURL(url)
+// benchSecrets are the secrets that a URL is given from elsewhere.
+type benchSecrets struct{ chap, key secret }
+
+// url adds the secret to a URL that names a user without one, and the key to that of
+// a namespace.
+func (s *benchSecrets) url(a *app, text string) (string, error) {
+	u, err := bench.ParseURL(text)
 	if err != nil {
 		return "", usage("%w", err)
 	}
 	switch {
+	case u.Target == "" && u.NVMe:
+		return "", usage("%s names no subsystem and namespace: write nvme://HOST/NQN/NSID", text)
 	case u.Target == "":
-		return "", usage("%s names no target and LUN: write iscsi://HOST/IQN/LUN", url)
-	case u.User == "" && chap.given():
+		return "", usage("%s names no target and LUN: write iscsi://HOST/IQN/LUN", text)
+	case u.NVMe && s.chap.given():
+		return "", usage("CHAP is for iSCSI: over NVMe a host has a DH-HMAC-CHAP key, --dhchap-key-file")
+	case !u.NVMe && s.key.given():
+		return "", usage("DH-HMAC-CHAP is for NVMe: over iSCSI a user has a CHAP secret, --chap-secret-file")
+	case u.NVMe && s.key.given():
+		key, err := s.key.read(a)
+		if err != nil {
+			return "", err
+		}
+		separator := "?"
+		if strings.Contains(text, "?") {
+			separator = "&"
+		}
+		return text + separator + "dhchap_secret=" + url.QueryEscape(key), nil
+	case u.NVMe || u.User == "" && !s.chap.given() || u.Password != "":
+		return text, nil
+	case u.User == "":
 		return "", usage("whose secret is it? Name the user in the URL: iscsi://USER@HOST/IQN/LUN")
-	case u.User == "" || u.Password != "":
-		return url, nil
 	}
-	text, err := chap.read(a)
+	secret, err := s.chap.read(a)
 	if err != nil {
 		return "", err
 	}
-	if strings.ContainsAny(text, "/?@") {
-		return "", usage("%s must not contain /, ? or @", chap.what)
+	if strings.ContainsAny(secret, "/?@") {
+		return "", usage("%s must not contain /, ? or @", s.chap.what)
 	}
-	return strings.Replace(url, "@", "%"+text+"@", 1), nil
+	return strings.Replace(text, "@", "%"+secret+"@", 1), nil
 }
 
 func (a *app) bench(ctx context.Context, config bench.Config) error {
