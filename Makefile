@@ -6,7 +6,7 @@ LINT_VERSION := v2.15.0
 FUZZTIME ?= 5s
 export CGO_ENABLED ?= 0
 
-.PHONY: help build serve test unit conformance race cover lint fuzz bench deps generate clean
+.PHONY: help build serve test unit conformance lab-test race cover lint fuzz bench deps generate clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,11 @@ unit: ## run the tests that need nothing but Go
 
 conformance: deps build ## run libiscsi's conformance suite in all its variants
 	@$(GO) run ./test/summary -skips -- $(GO) test -json -count=1 -timeout 30m ./test/conformance
+
+lab-test: deps build ## run the tests with real Linux hosts (builds their kernel once: ten minutes)
+	@test/lab-deps.sh
+	$(BIN)/lintel lab build
+	@LINTEL_LAB=1 $(GO) run ./test/summary -skips -- $(GO) test -json -count=1 -timeout 40m ./lab/...
 
 race: ## run the tests under the race detector (needs a C compiler)
 	@CGO_ENABLED=1 $(GO) run ./test/summary -- $(GO) test -race -json -count=1 -short -timeout 20m ./...
