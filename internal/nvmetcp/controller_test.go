@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -70,7 +69,8 @@ func TestStress(t *testing.T) {
 				}
 				for range 8 {
 					p := make([]byte, 512<<r.IntN(9))
-					go func() { _ = c.Queues()[r.IntN(2)].Write(ctx, 1, 100_000, 512, p, 0) }() // breaks off
+					q := c.Queues()[r.IntN(2)]
+					go func() { _ = q.Write(ctx, 1, 100_000, 512, p, 0) }() // breaks off
 				}
 				time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond)
 				c.Close()
@@ -215,7 +215,7 @@ func TestManyQueues(t *testing.T) {
 	for _, st := range s.Transport.Connections() {
 		ids[st.QueueID] = true
 		if st.QueueID > 0 && (st.Depth != 1024 || st.FlowControl || !st.Connected || st.Counters.BytesRead != 200*4096) {
-			t.Error(fmt.Sprintf("%+v", st))
+			t.Errorf("%+v", st)
 		}
 	}
 	if len(ids) != queues+1 {
