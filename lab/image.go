@@ -130,8 +130,9 @@ func (i image) build(ctx context.Context, cache string, progress Progress) (_ st
 		return "", fmt.Errorf("build log: %w", err)
 	}
 	defer log.Close()
-	work, err := os.MkdirTemp(cache, "build-")
-	if err != nil {
+	// Under the lock it can only be left from a build that was killed.
+	work := path + ".build"
+	if err := errors.Join(os.RemoveAll(work), os.Mkdir(work, 0o755)); err != nil {
 		return "", fmt.Errorf("folder to build in: %w", err)
 	}
 	defer os.RemoveAll(work)
@@ -215,7 +216,8 @@ func buildStep(ctx context.Context, log io.Writer, dir string, argv ...string) e
 // ownGroup puts a command in a process group of its own, which ends as a whole
 // when the command's context does.
 func ownGroup(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	// Should this process die first, the command is asked to end itself and its children.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGTERM}
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 }

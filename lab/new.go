@@ -73,13 +73,24 @@ func New(t TB, topology Topology) *Lab {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, g := range l.Topology.Guests {
-				t.Logf("end of the console of %s:\n%s", g.Name, l.Log(g.Name))
-			}
+			l.show(t)
 		}
 		if err := l.Close(); err != nil {
 			t.Logf("lab %s: %v", l.Name(), err)
 		}
 	})
 	return l
+}
+
+// show prints what tells why a test has failed.
+func (l *Lab) show(t TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, g := range l.Topology.Guests {
+		t.Logf("end of the console of %s:\n%s", g.Name, l.Log(g.Name))
+		if err := l.Machine(g.Name).CheckTick(ctx); err != nil {
+			t.Logf("%v", err)
+		}
+	}
 }

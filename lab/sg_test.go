@@ -27,7 +27,7 @@ func TestSG3Utils(t *testing.T) {
 		out := sh(t, host, "sg_inq %s", d)
 		contains(t, out, "Vendor identification: LINTEL", "Product identification: VIRTUAL-DISK", "PDT=0", "TPGS=3", "CmdQue=1", "3PC=1")
 		contains(t, sh(t, host, "sg_vpd -p di %s", d), "designator type: NAA", "0x"+naa, "Relative target port: 0x", "Target port group: 0x", "SCSI name string:", "iqn.2026-11.io.lintel:")
-		contains(t, sh(t, host, "sg_vpd -p sv %s", d), "Supported VPD pages", "0x83", "0xb0", "0xb2")
+		contains(t, sh(t, host, "sg_vpd -p sv %s", d), "Device identification [di]", "Block limits (SBC) [bl]", "Logical block provisioning (SBC) [lbpv]")
 		contains(t, sh(t, host, "sg_vpd -p lbpv %s", d), "Unmap command supported (LBPU): 1", "Provisioning type: 2 (thin")
 		contains(t, sh(t, host, "sg_vpd -p bl %s", d), "Maximum compare and write length:", "Maximum unmap LBA count:")
 		if one, two := sh(t, host, "sg_vpd -p sn %s", d), sh(t, host2, "sg_vpd -p sn %s", d2); one != two {
