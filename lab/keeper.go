@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,7 +146,9 @@ func watchKeeper(l layout) error {
 	if _, err := os.Stat(l.startMark()); err == nil {
 		return nil
 	}
-	_ = unix.Unmount(l.memory(), unix.MNT_DETACH) // it may not have come so far
+	// It may not have come so far, or have none.
+	_ = unix.Unmount(l.memory(), unix.MNT_DETACH)
+	_ = unix.Unmount(filepath.Join(l.share(), "modules"), unix.MNT_DETACH)
 	return os.RemoveAll(l.dir)
 }
 
@@ -180,12 +183,39 @@ func (k *keeper) prepare(ctx context.Context) error {
 			return fmt.Errorf("lab: %w", err)
 		}
 	}
+	if err := k.shareModules(ctx); err != nil {
+		return err
+	}
 	for _, d := range t.Disks {
 		if err := makeDisk(l.disk(d.Name), d.Size); err != nil {
 			return err
 		}
 	}
 	return k.listen(ctx)
+}
+
+// packagedModules is where Debian's package user-mode-linux has its kernel's modules.
+const packagedModules = "/usr/lib/uml/modules"
+
+// shareModules shows guests the modules of their kernel, if it is Debian's packaged one;
+// the lab's own has none.
+func (k *keeper) shareModules(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, k.order.Images.Kernel, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("lab: version of the kernel: %w", err)
+	}
+	version := strings.TrimSpace(string(out))
+	if _, err := os.Stat(filepath.Join(packagedModules, version)); version == "" || err != nil {
+		return nil
+	}
+	shared := filepath.Join(k.layout.share(), "modules")
+	if err := os.MkdirAll(shared, 0o755); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if err := unix.Mount(packagedModules, shared, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("lab: share the kernel's modules: %w", err)
+	}
+	return nil
 }
 
 // makeDisk makes a sparse file.

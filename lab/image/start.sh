@@ -53,6 +53,9 @@ for net in $(echo "$nets" | tr , ' '); do
   ip addr add "${rest#*=}" dev "$link" nodad
 done
 
+# Only Debian's packaged kernel has modules.
+[ -d /lab/modules ] && [ ! -e /lib/modules ] && ln -s /lab/modules /lib/modules
+[ -d /lab/modules ] && modprobe -a configfs dm-mod dm-multipath dm-service-time sd_mod sg iscsi_tcp sch_netem
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add -s block -s net -s misc -s scsi
 udevadm settle -t 10
