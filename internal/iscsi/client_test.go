@@ -203,6 +203,7 @@ type harness struct {
 	t      testing.TB
 	array  *array
 	server *Server
+	budget int64 // bytes free where nothing is under way
 }
 
 // harnesses counts those whose buffers may be in use.
@@ -215,6 +216,7 @@ func newHarness(t testing.TB, cfg Config) *harness {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	h.server = NewServer(cfg)
+	h.budget = h.server.budget.Free()
 	harnesses.Add(1)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -223,7 +225,7 @@ func newHarness(t testing.TB, cfg Config) *harness {
 		if n := block.BuffersInUse(); harnesses.Add(-1) == 0 && n != 0 {
 			t.Errorf("%d bytes of buffers are still in use", n)
 		}
-		if free := h.server.budget.free; free != max(h.server.cfg.DataBudget, block.MaxBuffer) {
+		if free := h.server.budget.Free(); free != h.budget {
 			t.Errorf("the data budget has %d bytes free", free)
 		}
 	})

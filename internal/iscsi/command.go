@@ -136,7 +136,7 @@ func (c *conn) expectData(t *task, final bool, n int) {
 		t.failure = failUnexpectedData
 	case t.need > block.MaxBuffer:
 		t.failure = failDataTooLong
-	case t.need > n && (n > 0 || t.unsolicited) && !c.server.budget.take(c, t, int64(t.need), false):
+	case t.need > n && (n > 0 || t.unsolicited) && !c.server.budget.Take(&t.claim, int64(t.need), false):
 		t.failure = failBusy
 	}
 	if t.failure != failNone {
@@ -220,9 +220,9 @@ func (c *conn) advanceLocked(t *task) bool {
 		c.unlistLocked(t)
 		t.state = taskExecuting
 		return true
-	case t.budget == 0 && t.waiting:
+	case t.waiting:
 		return false
-	case t.budget == 0 && !c.server.budget.take(c, t, int64(t.need), true):
+	case !t.claim.Holds() && !c.server.budget.Take(&t.claim, int64(t.need), true):
 		t.waiting = true
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/transport"
 )
 
 // Why a connection ends.
@@ -46,7 +47,7 @@ type conn struct {
 
 	// Of the reader alone.
 
-	rx      receiver
+	in      transport.Input
 	spares  *task // free tasks
 	local   Counters
 	started uint64 // bytes that reads have asked for
@@ -62,14 +63,14 @@ type conn struct {
 	// management can wait for commands that are between.
 	exec sync.Mutex
 
-	// gathered is how much of the budget is taken; guarded by budget.mu.
-	gathered int64
+	// share is of the budget.
+	share transport.Share
 
-	// mu comes below session.mu and above budget.mu. It is a leaf but for that.
+	// mu comes below session.mu and above the lock of the budget. It is a leaf but for that.
 	mu              sync.Mutex
 	cond            *sync.Cond
-	out             *batch
-	spare           *batch
+	out             *transport.Batch[task]
+	spare           *transport.Batch[task]
 	flushing        bool // somebody writes
 	busy            bool // the reader handles PDUs, and will flush
 	dead            bool // nothing more is sent or executed
@@ -97,7 +98,7 @@ func newConn(s *Server, sess *session, nc net.Conn, l *login, statSN uint32) *co
 		server: s, session: sess, nexus: sess.nexus, nc: nc, peer: l.peer, cid: l.first.CID(), since: time.Now(),
 		params: l.params, statSN: statSN,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), writerDone: make(chan struct{}), gone: make(chan struct{}),
-		out: &batch{}, spare: &batch{},
+		out: &transport.Batch[task]{}, spare: &transport.Batch[task]{},
 	}
 	c.params.Negotiated = sess.params
 	c.params.FirstBurst = min(c.params.FirstBurst, c.params.MaxBurst)
@@ -145,8 +146,8 @@ func (c *conn) cleanUp() {
 	for c.flushing { // another goroutine's write is failing
 		c.cond.Wait()
 	}
-	lost := c.out.done
-	c.out.reset()
+	lost := append([]*task(nil), c.out.Finished()...)
+	c.out.Reset()
 	var ended []*task
 	for t := c.gathering; t != nil; t = c.gathering {
 		if c.dropLocked(t) {
@@ -156,10 +157,8 @@ func (c *conn) cleanUp() {
 	c.counters.add(c.local)
 	c.local = Counters{}
 	c.mu.Unlock()
-	for t := lost; t != nil; {
-		next := t.next
+	for _, t := range lost {
 		c.release(t)
-		t = next
 	}
 	for _, t := range ended {
 		c.discard(t)
@@ -207,6 +206,7 @@ func (c *conn) newTask() *task {
 			return nil
 		}
 		t = &task{conn: c, index: uint32(c.made)}
+		t.claim.Share, t.claim.Waiter = &c.share, t
 		c.made++
 		c.mu.Lock()
 		c.tasks = append(c.tasks, t)

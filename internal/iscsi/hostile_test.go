@@ -41,7 +41,7 @@ func (c *canned) LocalAddr() net.Addr         { return &net.TCPAddr{} }
 func (h *harness) feed(in []byte, chunk int) {
 	nc := &canned{in: bytes.NewReader(in), chunk: chunk}
 	h.server.mu.Lock()
-	p, _ := h.server.pending.add(nc, Peer{}.Remote.Addr(), 10, 10)
+	p, _ := h.server.pending.Add(nc, Peer{}.Remote.Addr(), 10, 10)
 	h.server.mu.Unlock()
 	h.server.serveConn(nc, Peer{Group: 1}, p)
 }

@@ -6,6 +6,7 @@ import (
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/transport"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -444,8 +445,8 @@ func TestExtendedCDB(t *testing.T) {
 // TestDataBudget checks that commands wait for memory in order, and unsolicited data that finds none gets BUSY.
 func TestDataBudget(t *testing.T) {
 	h := newHarness(t, Config{DataBudget: block.MaxBuffer, ConnectionBudget: block.MaxBuffer})
-	h.server.budget.free = 8 * 512 // less than any command may need, to see them wait
-	defer func() { h.server.budget.free += block.MaxBuffer - 8*512 }()
+	h.budget = 8 * 512 // less than any command may need, to see them wait
+	h.server.budget = transport.NewBudget(h.budget, block.MaxBuffer)
 	c := h.login("InitialR2T=No", "ImmediateData=Yes", "FirstBurstLength=512", "MaxBurstLength=65536")
 	first := c.writeCmd(0, 8, true, nil)
 	r1 := c.recv(wire.OpR2T)

@@ -1,95 +1,6 @@
 package iscsi
 
-import (
-	"net"
-
-	wire "lintel.io/lintel/internal/wire/iscsi"
-)
-
-// batch is what goes out with one vectored write. Headers lie in an arena,
-// data stays where it is; parts that touch each other in the arena share one
-// vector entry.
-type batch struct {
-	vec    net.Buffers // what to write, in order
-	store  net.Buffers // vec's full backing array, for reuse
-	arena  []byte
-	bytes  int
-	open   bool // the last entry of vec ends at the end of arena
-	done   *task
-	doneTo *task
-	pdus   uint64
-}
-
-const arenaSize = 8 << 10
-
-// room returns n fresh bytes of the arena, appended to the vector.
-func (b *batch) room(n int) []byte {
-	if len(b.arena)+n > cap(b.arena) {
-		b.arena = make([]byte, 0, max(2*cap(b.arena), arenaSize, n)) // what vec refers to stays alive
-		b.open = false
-	}
-	at := len(b.arena)
-	b.arena = b.arena[:at+n]
-	if b.open {
-		last := &b.vec[len(b.vec)-1]
-		*last = (*last)[:len(*last)+n]
-	} else {
-		b.vec = append(b.vec, b.arena[at:at+n])
-		b.open = true
-	}
-	b.bytes += n
-	return b.arena[at : at+n : at+n]
-}
-
-// data appends bytes that stay where they are.
-func (b *batch) data(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	b.vec = append(b.vec, p)
-	b.open = false
-	b.bytes += len(p)
-}
-
-// finish hands a task over to the batch: it is released after the write.
-func (b *batch) finish(t *task) {
-	t.next = nil
-	if b.done == nil {
-		b.done = t
-	} else {
-		b.doneTo.next = t
-	}
-	b.doneTo = t
-}
-
-func (b *batch) empty() bool { return len(b.vec) == 0 }
-
-// reset readies the batch for reuse, without memory that grew past what is
-// usual.
-func (b *batch) reset() {
-	const maxVec, maxArena = 4096, 256 << 10
-	clear(b.store)
-	b.vec = b.store[:0]
-	if cap(b.store) > maxVec {
-		b.vec = nil
-	}
-	b.arena = b.arena[:0]
-	if cap(b.arena) > maxArena {
-		b.arena = nil
-	}
-	b.bytes, b.open, b.done, b.doneTo, b.pdus = 0, false, nil, nil, 0
-}
-
-// write sends everything.
-func (b *batch) write(nc net.Conn) error {
-	b.store = b.vec
-	if len(b.vec) == 1 {
-		_, err := nc.Write(b.vec[0])
-		return err
-	}
-	_, err := b.vec.WriteTo(nc)
-	return err
-}
+import wire "lintel.io/lintel/internal/wire/iscsi"
 
 // smallData is up to how many bytes data is copied beside its header rather
 // than given a vector entry of its own.
@@ -110,13 +21,13 @@ func (c *conn) headerLocked() wire.BHS {
 	if c.params.headerDigest {
 		n += wire.DigestSize
 	}
-	return c.out.room(n)
+	return c.out.Room(n)
 }
 
 func (c *conn) sealLocked(h wire.BHS, data []byte) {
 	b, n := c.out, len(data)
-	b.pdus++
-	if b.bytes+n >= c.server.cfg.OutputLimit {
+	b.PDUs++
+	if b.Len()+n >= c.server.cfg.OutputLimit {
 		c.full.Store(true)
 	}
 	h.SetDataLength(n)
@@ -127,9 +38,9 @@ func (c *conn) sealLocked(h wire.BHS, data []byte) {
 		return
 	}
 	if n <= smallData {
-		copy(b.room(n), data)
+		copy(b.Room(n), data)
 	} else {
-		b.data(data)
+		b.Data(data)
 	}
 	pad := wire.Pad(n) - n
 	tail := pad
@@ -139,7 +50,7 @@ func (c *conn) sealLocked(h wire.BHS, data []byte) {
 	if tail == 0 {
 		return
 	}
-	p := b.room(tail)
+	p := b.Room(tail)
 	clear(p)
 	if c.params.dataDigest {
 		wire.PutDigest(p[pad:], wire.Digest(data, p[:pad]))
@@ -171,21 +82,25 @@ func (c *conn) flushLocked() error {
 		return nil
 	}
 	c.flushing = true
-	for !c.out.empty() && !c.dead {
+	for !c.out.Empty() && !c.dead {
 		b := c.out
 		c.out = c.spare
 		c.full.Store(false)
-		c.counters.PDUsOut += b.pdus
+		c.counters.PDUsOut += b.PDUs
 		c.mu.Unlock()
 
-		err := b.write(c.nc)
-		first, last := b.done, b.doneTo
+		err := b.Write(c.nc)
+		var first, last *task
 		var retired uint64
-		for t := first; t != nil; t = t.next {
+		for _, t := range b.Finished() {
 			retired += uint64(t.readLen)
 			c.release(t)
+			if last == nil {
+				last = t
+			}
+			t.next, first = first, t
 		}
-		b.reset()
+		b.Reset()
 
 		c.mu.Lock()
 		c.spare = b

@@ -8,24 +8,12 @@ import (
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
-const (
-	// receiveSize is how much one read may bring.
-	receiveSize = 256<<10 + 1024
-	// directSize is from how many missing bytes of a data segment on the rest
-	// is read straight to where it belongs.
-	directSize = 16 << 10
-)
-
-// receiver holds what has been read and not yet handled.
-type receiver struct {
-	buf  []byte
-	r, w int
-}
+// directSize is from how many missing bytes of a data segment on the rest
+// is read straight to where it belongs.
+const directSize = 16 << 10
 
 // readLoop handles PDUs until the connection ends; nil means after a logout.
 func (c *conn) readLoop() error {
-	rx := &c.rx
-	rx.buf = make([]byte, receiveSize)
 	for {
 		need, err := c.handleAll()
 		if err != nil && !errors.Is(err, errLoggedOut) {
@@ -34,10 +22,8 @@ func (c *conn) readLoop() error {
 		if ferr := c.endBatch(err != nil); err != nil || ferr != nil {
 			return ferr
 		}
-		rx.makeRoom(need)
-		n, err := c.nc.Read(rx.buf[rx.w:])
+		n, err := c.in.Fill(c.nc, need)
 		if n > 0 {
-			rx.w += n
 			c.batches.Add(1)
 			c.beginBatch()
 			continue
@@ -74,31 +60,11 @@ func (c *conn) endBatch(last bool) error {
 	return err
 }
 
-// makeRoom readies the buffer for a PDU of need bytes that begins at r.
-func (rx *receiver) makeRoom(need int) {
-	if rx.r == rx.w {
-		rx.r, rx.w = 0, 0
-		if len(rx.buf) > receiveSize && need <= receiveSize {
-			rx.buf = make([]byte, receiveSize)
-		}
-	}
-	if rx.r > 0 && len(rx.buf)-rx.r < max(need, receiveSize/2) {
-		rx.w = copy(rx.buf, rx.buf[rx.r:rx.w])
-		rx.r = 0
-	}
-	if need > len(rx.buf) {
-		buf := make([]byte, need)
-		rx.w = copy(buf, rx.buf[rx.r:rx.w])
-		rx.r, rx.buf = 0, buf
-	}
-}
-
 // handleAll handles every complete PDU. It returns how long the next one is, as
 // far as is known.
 func (c *conn) handleAll() (need int, err error) {
-	rx := &c.rx
 	for {
-		have := rx.buf[rx.r:rx.w]
+		have := c.in.Bytes()
 		if len(have) < wire.HeaderSize {
 			return wire.HeaderSize, nil
 		}
@@ -124,7 +90,7 @@ func (c *conn) handleAll() (need int, err error) {
 			}
 			continue
 		}
-		rx.r += l.Size
+		c.in.Take(l.Size)
 		c.local.PDUsIn++
 		data := have[l.Data : l.Data+b.DataLength()]
 		ok := true
@@ -143,23 +109,22 @@ func (c *conn) handleAll() (need int, err error) {
 // handleLarge handles a command or Data-Out whose data segment is not all
 // there, reading the rest to its place.
 func (c *conn) handleLarge(b wire.BHS, l wire.Layout) error {
-	rx := &c.rx
-	have := rx.buf[rx.r+l.Data : rx.w]
+	have := c.in.Bytes()
 	n := b.DataLength()
 	c.local.PDUsIn++
 	var t *task
 	var dst []byte
 	command := b.Opcode() == wire.OpSCSICommand
 	if command {
-		t, dst = c.beginCommand(b, rx.buf[rx.r+wire.HeaderSize:rx.r+l.HeaderDigest], n)
+		t, dst = c.beginCommand(b, have[wire.HeaderSize:l.HeaderDigest], n)
 	} else {
 		t, dst = c.beginDataOut(b, n)
 	}
 	err := c.endBatch(false)
-	rx.r = rx.w // the header stays where it is: nothing is read into the buffer until the end
+	c.in.Take(len(have)) // the header stays where it is: nothing is read into the buffer until the end
 	ok := false
 	if err == nil {
-		ok, err = c.readData(dst, have, n, l.Size-l.Data-n)
+		ok, err = c.readData(dst, have[l.Data:], n, l.Size-l.Data-n)
 	}
 	if err != nil {
 		c.abandon(t)
@@ -232,7 +197,7 @@ func (c *conn) backpressure() error {
 		return err
 	}
 	c.busy = false // what completes meanwhile is for the writer
-	for c.out.bytes >= c.server.cfg.OutputLimit && !c.dead {
+	for c.out.Len() >= c.server.cfg.OutputLimit && !c.dead {
 		c.outWait = true
 		c.cond.Wait()
 	}

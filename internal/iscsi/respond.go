@@ -63,11 +63,7 @@ func (c *conn) release(t *task) {
 		t.buf = nil
 	}
 	t.Release()
-	if t.budget != 0 {
-		n := t.budget
-		t.budget = 0
-		c.server.budget.release(c, n)
-	}
+	c.server.budget.Release(&t.claim)
 }
 
 // respondLocked puts the Data-In PDUs and the SCSI Response of a command into
@@ -86,7 +82,7 @@ func (c *conn) respondLocked(t *task) {
 		collapse := t.Status == scsi.StatusGood
 		dataSN = c.dataInLocked(t, n, collapse, flags, residual)
 		if collapse {
-			c.out.finish(t)
+			c.out.Finish(t)
 			return
 		}
 	}
@@ -103,7 +99,7 @@ func (c *conn) respondLocked(t *task) {
 	} else {
 		c.sealLocked(h, nil)
 	}
-	c.out.finish(t)
+	c.out.Finish(t)
 }
 
 // dataInLocked sends the first n bytes of the command's data, in PDUs of at most what

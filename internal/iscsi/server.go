@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"lintel.io/lintel/internal/block"
+	"lintel.io/lintel/internal/transport"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -24,7 +24,7 @@ var ErrServerClosed = errors.New("iSCSI server is shut down")
 // Server is an iSCSI target server. Its methods may be called concurrently.
 type Server struct {
 	cfg    Config
-	budget budget
+	budget *transport.Budget
 	tick   atomic.Int64 // seconds since the server began
 	rand   io.Reader
 
@@ -35,7 +35,7 @@ type Server struct {
 	mu        sync.Mutex // a leaf
 	listeners map[net.Listener]struct{}
 	closed    bool
-	pending   pendingLogins
+	pending   transport.HalfOpen
 	nextID    uint64
 	nextTSIH  uint16
 	sessions  map[uint64]*session
@@ -50,8 +50,7 @@ func NewServer(cfg Config) *Server {
 		cfg: cfg.withDefaults(), rand: rand.Reader, quit: make(chan struct{}), stop: make(chan struct{}),
 		listeners: map[net.Listener]struct{}{}, sessions: map[uint64]*session{}, byKey: map[sessionKey]*session{}, tsihs: map[uint16]struct{}{},
 	}
-	s.budget.free = max(s.cfg.DataBudget, block.MaxBuffer)
-	s.budget.share = s.cfg.ConnectionBudget
+	s.budget = transport.NewBudget(max(s.cfg.DataBudget, block.MaxBuffer), s.cfg.ConnectionBudget)
 	s.handled.Go(s.janitor)
 	return s
 }
@@ -102,14 +101,14 @@ func (s *Server) Serve(l net.Listener, group uint16) error {
 
 // accept begins the login of a connection in a goroutine of its own.
 func (s *Server) accept(nc net.Conn, group uint16) {
-	peer := Peer{Remote: addrPort(nc.RemoteAddr()), Local: addrPort(nc.LocalAddr()), Group: group}
+	peer := Peer{Remote: transport.AddrPort(nc.RemoteAddr()), Local: transport.AddrPort(nc.LocalAddr()), Group: group}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		nc.Close()
 		return
 	}
-	p, victim := s.pending.add(nc, peer.Remote.Addr(), s.cfg.MaxPendingLogins, s.cfg.MaxPendingPerAddress)
+	p, victim := s.pending.Add(nc, peer.Remote.Addr(), s.cfg.MaxPendingLogins, s.cfg.MaxPendingPerAddress)
 	s.handled.Add(1)
 	s.mu.Unlock()
 	if victim != nil {
@@ -121,17 +120,9 @@ func (s *Server) accept(nc net.Conn, group uint16) {
 	}()
 }
 
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		ap := t.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
-}
-
 // serveConn takes one connection from login to its end.
-func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
-	s.tune(nc)
+func (s *Server) serveConn(nc net.Conn, peer Peer, p *transport.HalfOpenConn) {
+	transport.Tune(nc, s.cfg.SocketBuffer)
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.LoginTimeout))
 	c, err := s.login(nc, peer, p)
 	s.admitted(p)
@@ -147,29 +138,15 @@ func (s *Server) serveConn(nc net.Conn, peer Peer, p *pendingLogin) {
 }
 
 // admitted says that a connection's login is over.
-func (s *Server) admitted(p *pendingLogin) {
+func (s *Server) admitted(p *transport.HalfOpenConn) {
 	s.mu.Lock()
-	s.pending.remove(p)
+	s.pending.Remove(p)
 	s.mu.Unlock()
-}
-
-func (s *Server) tune(nc net.Conn) {
-	t, ok := nc.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	// A socket that refuses one of these still works.
-	_ = t.SetNoDelay(true)
-	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3})
-	if n := s.cfg.SocketBuffer; n > 0 {
-		_ = t.SetReadBuffer(n)
-		_ = t.SetWriteBuffer(n)
-	}
 }
 
 // login takes a connection through its login phase and makes it part of a
 // session.
-func (s *Server) login(nc net.Conn, peer Peer, p *pendingLogin) (*conn, error) {
+func (s *Server) login(nc net.Conn, peer Peer, p *transport.HalfOpenConn) (*conn, error) {
 	l := newLogin(&s.cfg, s.rand, peer)
 	statSN := uint32(0)
 	buf := make([]byte, wire.HeaderSize)
@@ -425,7 +402,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	s.pending.closeAll()
+	s.pending.CloseAll()
 	var idle chan struct{}
 	if len(s.sessions) > 0 {
 		if s.idle == nil {

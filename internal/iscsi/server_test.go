@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -352,38 +351,6 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestPendingLogins checks that half-open connections are bounded, in all and
-// for each address, and that the oldest makes room.
-func TestPendingLogins(t *testing.T) {
-	var p pendingLogins
-	conns := map[net.Conn]string{}
-	add := func(name, addr string) string {
-		nc := &discard{}
-		conns[nc] = name
-		_, victim := p.add(nc, netip.MustParseAddr(addr), 4, 2)
-		return conns[victim]
-	}
-	for _, x := range []struct{ name, addr, victim string }{
-		{"a1", "192.0.2.1", ""}, {"a2", "192.0.2.1", ""}, {"b1", "192.0.2.2", ""}, {"a3", "192.0.2.1", "a1"},
-		{"c1", "192.0.2.3", ""}, {"d1", "192.0.2.4", "a2"}, {"e1", "192.0.2.5", "b1"},
-	} {
-		if v := add(x.name, x.addr); v != x.victim {
-			t.Errorf("%s throws out %q, want %q", x.name, v, x.victim)
-		}
-	}
-	if p.order.Len() != 4 {
-		t.Errorf("%d are pending", p.order.Len())
-	}
-	for p.order.Len() > 0 {
-		x := p.order.Front().Value.(*pendingLogin)
-		p.remove(x)
-		p.remove(x)
-	}
-	if len(p.from) != 0 {
-		t.Errorf("addresses are left: %v", p.from)
-	}
-}
-
 // TestHalfOpen checks that ten thousand half-open connections do not keep an
 // initiator out.
 func TestHalfOpen(t *testing.T) {
@@ -392,7 +359,7 @@ func TestHalfOpen(t *testing.T) {
 		h.dial()
 	}
 	h.server.mu.Lock()
-	n := h.server.pending.order.Len()
+	n := h.server.pending.Len()
 	h.server.mu.Unlock()
 	if n > 256 {
 		t.Errorf("%d are pending", n)

@@ -220,7 +220,7 @@ func (c *conn) dropLocked(t *task) bool {
 	}
 	c.unlistLocked(t)
 	t.dropped = true
-	return !t.filling && (!t.waiting || c.server.budget.leave(t))
+	return !t.filling && (!t.waiting || c.server.budget.Leave(&t.claim))
 }
 
 // add makes a connection part of the session.

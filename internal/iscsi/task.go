@@ -3,6 +3,7 @@ package iscsi
 import (
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/transport"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -56,7 +57,7 @@ type task struct {
 	r2ts        [maxR2T]r2t
 	r2tHead     int
 	r2tCount    int
-	budget      int64 // held
+	claim       transport.Claim
 	waiting     bool  // in line for budget
 	progress    int64 // the tick of the last Data-Out
 
@@ -113,7 +114,13 @@ func (t *task) apply(f failure) {
 // TaskDone takes the finished command from the nexus.
 func (t *task) TaskDone(*scsi.Task) { t.conn.taskDone(t) }
 
-var _ scsi.Owner = (*task)(nil)
+// Granted takes room in the data budget.
+func (t *task) Granted() { t.conn.granted(t) }
+
+var (
+	_ scsi.Owner       = (*task)(nil)
+	_ transport.Waiter = (*task)(nil)
+)
 
 // front returns the R2T whose data comes next.
 func (t *task) front() *r2t { return &t.r2ts[t.r2tHead] }

@@ -49,7 +49,7 @@ func (c *conn) watch() {
 		w.batches, w.heard = batches, now
 		c.ping.open = false
 	}
-	if c.writes != w.writes || c.out.empty() && !c.flushing || w.wrote == 0 {
+	if c.writes != w.writes || c.out.Empty() && !c.flushing || w.wrote == 0 {
 		w.writes, w.wrote = c.writes, now
 	}
 	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
@@ -130,7 +130,7 @@ func (s *session) dismiss(cause error) {
 		c.async(&wire.Async{Event: wire.AsyncDropSession, Parameter2: uint16(wait), Parameter3: uint16(retain)}, nil)
 		c.mu.Lock()
 		c.closeAfterFlush = true
-		if !c.dead && !c.flushing && !c.busy && c.out.empty() {
+		if !c.dead && !c.flushing && !c.busy && c.out.Empty() {
 			c.killLocked(cause)
 		} else {
 			c.wakeLocked()

@@ -34,6 +34,13 @@ type Waiter interface {
 // claim of a connection may always be as large as the total.
 func NewBudget(total, share int64) *Budget { return &Budget{free: total, share: share} }
 
+// Free returns how many bytes nobody holds.
+func (b *Budget) Free() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.free
+}
+
 // Take takes n bytes for a claim, at once or not at all; line says to wait in
 // line where there is no room.
 func (b *Budget) Take(c *Claim, n int64, line bool) bool {
