@@ -9,7 +9,7 @@ import (
 // command takes a command capsule with the data in it; ok says that its digest
 // is right (NVMe/TCP 1.0 §3.3.1, §3.6.2.6).
 func (c *conn) command(p wire.PDU, data []byte, ok bool) error {
-	if c.began-c.ended_ >= c.limit && !c.mayBegin() {
+	if c.began-c.seenEnded >= c.limit && !c.mayBegin() {
 		return newFault(wire.Fault{Status: wire.StatusSequence}, p)
 	}
 	t := c.newTask()
@@ -21,7 +21,7 @@ func (c *conn) command(p wire.PDU, data []byte, ok bool) error {
 		return c.cause
 	}
 	c.began++
-	c.local_.Commands++
+	c.tally.Commands++
 	t.want = c.queue.DataOutLength(&t.Request)
 	off, _, kind := t.SQE.SGL()
 	switch {
@@ -39,7 +39,7 @@ func (c *conn) command(p wire.PDU, data []byte, ok bool) error {
 		t.buf = block.Get(t.want)
 		t.DataOut = t.buf.Bytes(t.want)
 		copy(t.DataOut, data[off:])
-		c.local_.BytesWritten += uint64(t.want)
+		c.tally.BytesWritten += uint64(t.want)
 	}
 	c.queue.Execute(&t.Request)
 	return nil
@@ -49,19 +49,19 @@ func (c *conn) command(p wire.PDU, data []byte, ok bool) error {
 func (c *conn) mayBegin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended_, c.limit = c.ended, c.depth
-	return c.began-c.ended_ < c.limit
+	c.seenEnded, c.limit = c.ended, c.depth
+	return c.began-c.seenEnded < c.limit
 }
 
 // expectRead counts what a read asks for. Where the reads of the connection hold
 // too much memory already, it waits for some of them to be sent.
 func (c *conn) expectRead(t *task) bool {
 	limit, n := uint64(c.server.cfg.ReadBudget), uint64(t.read)
-	if held := c.asked - c.given_; held > 0 && held+n > limit {
+	if held := c.asked - c.seenGiven; held > 0 && held+n > limit {
 		c.mu.Lock()
 		alive := c.awaitLocked(func() bool {
-			c.given_ = c.given
-			held := c.asked - c.given_
+			c.seenGiven = c.given
+			held := c.asked - c.seenGiven
 			return held == 0 || held+n <= limit
 		})
 		c.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *conn) beginData(p wire.PDU, n int) (*task, []byte, wire.Fault) {
 
 // endData goes on with a command when an H2CData PDU has been read.
 func (c *conn) endData(p wire.PDU, t *task, n int, ok bool) error {
-	c.local_.BytesWritten += uint64(n)
+	c.tally.BytesWritten += uint64(n)
 	c.mu.Lock()
 	if !ok {
 		t.Refuse = wirenvme.TransientTransport // and nothing more is asked for

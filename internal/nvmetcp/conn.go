@@ -64,15 +64,15 @@ type conn struct {
 
 	// Of the reader alone.
 
-	in     transport.Input
-	spares *task // free tasks
-	local_ Counters
-	began  uint64 // commands
-	ended_ uint64 // the last known value of ended
-	limit  uint64 // the last known value of depth
-	asked  uint64 // bytes that reads have asked for
-	given_ uint64 // the last known value of given
-	tail   [wire.DigestSize]byte
+	in        transport.Input
+	spares    *task // free tasks
+	tally     Counters
+	began     uint64 // commands
+	seenEnded uint64 // the last known value of ended
+	limit     uint64 // the last known value of depth
+	asked     uint64 // bytes that reads have asked for
+	seenGiven uint64 // the last known value of given
+	tail      [wire.DigestSize]byte
 
 	full    atomic.Bool // the output has reached its limit; written with mu held
 	closing atomic.Bool // nothing more is taken from the host; written with mu held
@@ -183,8 +183,8 @@ func (c *conn) cleanUp() {
 	}
 	lost := append([]*task(nil), c.out.Finished()...)
 	c.out.Reset()
-	c.counters.add(c.local_)
-	c.local_ = Counters{}
+	c.counters.add(c.tally)
+	c.tally = Counters{}
 	var gathering []*task
 	for _, t := range c.tasks {
 		if t.gathering {

@@ -15,11 +15,10 @@ const directSize = 16 << 10
 func (c *conn) readLoop() error {
 	for {
 		need, err := c.handleAll()
-		if err != nil {
-			c.endBatch()
-			return err
+		if berr := c.endBatch(); err == nil {
+			err = berr
 		}
-		if err := c.endBatch(); err != nil {
+		if err != nil {
 			return err
 		}
 		n, err := c.in.Fill(c.nc, need)
@@ -45,8 +44,8 @@ func (c *conn) endBatch() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy = false
-	c.counters.add(c.local_)
-	c.local_ = Counters{}
+	c.counters.add(c.tally)
+	c.tally = Counters{}
 	err := c.flushLocked()
 	if err == nil && c.dead {
 		err = c.cause
@@ -75,7 +74,7 @@ func (c *conn) handleAll() (need int, err error) {
 		}
 		if c.recv.HeaderDigest && p.Type() != wire.TypeH2CTermReq {
 			if d := wire.GetDigest(have[l.HeaderDigest:]); d != wire.Digest(have[:l.HeaderDigest]) {
-				c.local_.DigestErrors++
+				c.tally.DigestErrors++
 				return 0, newFault(wire.Fault{Status: wire.StatusHeaderDigest, Info: d}, p)
 			}
 		}
@@ -92,7 +91,7 @@ func (c *conn) handleAll() (need int, err error) {
 			continue
 		}
 		c.in.Take(l.Size)
-		c.local_.PDUsIn++
+		c.tally.PDUsIn++
 		if err := c.handle(p, l); err != nil {
 			return 0, err
 		}
@@ -137,7 +136,7 @@ func (c *conn) handle(p wire.PDU, l wire.Layout) error {
 	ok := true
 	if c.recv.DataDigest && len(data) > 0 && p.Type() != wire.TypeH2CTermReq {
 		if ok = wire.Digest(data) == wire.GetDigest(p[l.Data+l.DataLength:]); !ok {
-			c.local_.DigestErrors++
+			c.tally.DigestErrors++
 		}
 	}
 	switch p.Type() {
@@ -158,7 +157,7 @@ func (c *conn) handle(p wire.PDU, l wire.Layout) error {
 // handleLarge handles an H2CData PDU whose data is not all there, reading the rest
 // to its place.
 func (c *conn) handleLarge(p wire.PDU, l wire.Layout) error {
-	c.local_.PDUsIn++
+	c.tally.PDUsIn++
 	t, dst, f := c.beginData(p, l.DataLength)
 	if f.Bad() {
 		return newFault(f, p)
@@ -179,7 +178,7 @@ func (c *conn) handleLarge(p wire.PDU, l wire.Layout) error {
 		}
 		ok = wire.Digest(dst) == wire.GetDigest(c.tail[:])
 		if !ok {
-			c.local_.DigestErrors++
+			c.tally.DigestErrors++
 		}
 	}
 	c.beginBatch()

@@ -168,6 +168,12 @@ func TestTimeouts(t *testing.T) {
 	t.Run("data", func(t *testing.T) {
 		h := newHarness(t, cfg)
 		c := h.connect(options{})
+		settle(t, "the end of the write", func() bool {
+			k := h.server.all()[0]
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return !k.flushing
+		})
 		watch(h)
 		c.command(rw(opWrite, 0, 40, wirenvme.SGLTransport), nil)
 		c.expect(wire.TypeR2T)
@@ -278,7 +284,7 @@ func TestDataBudget(t *testing.T) {
 	other.status(0)
 	c.answer(first, data, 10_000)
 	c.status(0)
-	r, _ = c.expect(wire.TypeR2T)
+	c.expect(wire.TypeR2T)
 	c.command(rw(opWrite, 200, 128, wirenvme.SGLTransport), nil)
 	c.command(rw(opFlush, 0, 1, 0), nil)
 	c.status(0)

@@ -210,8 +210,8 @@ func TestNames(t *testing.T) {
 func FuzzCheck(f *testing.F) {
 	for _, s := range []Sender{{}, {HeaderDigest: true, DataDigest: true, Align: 128}} {
 		for _, c := range []Fields{&CapsuleCmd{}, &CapsuleResp{}, &H2CData{}, &C2HData{}, &R2T{}, &H2CTermReq{}, &C2HTermReq{}, &ICReq{}, &ICResp{}} {
-			f.Add([]byte(s.Append(nil, c, nil)), uint8(0))
-			f.Add([]byte(s.Append(nil, c, make([]byte, 8))), uint8(0xff))
+			f.Add(s.Append(nil, c, nil), uint8(0))
+			f.Add(s.Append(nil, c, make([]byte, 8)), uint8(0xff))
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte, how uint8) {
