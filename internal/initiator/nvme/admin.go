@@ -50,7 +50,11 @@ func (c *Controller) Identify(ctx context.Context, cns uint8, nsid uint32, contr
 	return cmd.In, nil
 }
 
-func text(p []byte) string { return string(bytes.TrimRight(p, " \x00")) }
+// text returns an ASCII field, which ends with spaces or a NUL.
+func text(p []byte) string {
+	p, _, _ = bytes.Cut(p, []byte{0})
+	return string(bytes.TrimRight(p, " "))
+}
 
 // IdentifyController returns what the controller says of itself now.
 func (c *Controller) IdentifyController(ctx context.Context) (ControllerIdentity, error) {
@@ -64,10 +68,8 @@ func (c *Controller) IdentifyController(ctx context.Context) (ControllerIdentity
 		Type: p[111], AbortLimit: int(p[258]) + 1, EventRequests: int(p[259]) + 1,
 		KeepAliveUnit: int(le.Uint16(p[320:])), ANATransition: p[342], ANA: p[343], ANAGroups: le.Uint32(p[348:]),
 		MaxCommands: int(le.Uint16(p[514:])), Namespaces: le.Uint32(p[516:]), Commands: le.Uint16(p[520:]), Fused: le.Uint16(p[522:]),
-		WriteCache: p[525]&1 != 0, SGLs: le.Uint32(p[536:]), Raw: p,
+		WriteCache: p[525]&1 != 0, SGLs: le.Uint32(p[536:]), Subsystem: text(p[768:1024]), Raw: p,
 	}
-	name, _, _ := bytes.Cut(p[768:1024], []byte{0})
-	i.Subsystem = string(name)
 	if shift := p[77]; shift > 0 && shift < 19 {
 		i.MaxTransfer = 4096 << shift
 	}

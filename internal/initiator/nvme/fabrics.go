@@ -29,6 +29,7 @@ func (c *Controller) connect(ctx context.Context, id uint16) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	q.serve()
 	if err = c.establish(ctx, q); err == nil {
 		err = c.adopt(q)
 	}

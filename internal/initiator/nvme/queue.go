@@ -116,10 +116,14 @@ func (c *Controller) connection(ctx context.Context, id uint16) (*Queue, error) 
 		return nil, err
 	}
 	q.buf = make([]byte, receiveBuffer)
+	return q, nil
+}
+
+// serve starts the goroutines of the queue.
+func (q *Queue) serve() {
 	q.running.Add(2)
 	go q.reader()
 	go q.writer()
-	return q, nil
 }
 
 // initialize exchanges ICReq and ICResp (NVMe/TCP 1.0 §3.6.2.2, §3.6.2.3).
