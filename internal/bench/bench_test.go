@@ -113,6 +113,10 @@ func TestParseURL(t *testing.T) {
 		"iscsi://h/iqn.a/1?target_user=t&target_password=q":         {Address: "h:3260", Target: "iqn.a", LUN: 1, MutualUser: "t", MutualPassword: "q"},
 		"iscsi://h/iqn.a/1?header_digest=crc32c&data_digest=CRC32C": {Address: "h:3260", Target: "iqn.a", LUN: 1, HeaderDigest: true, DataDigest: true},
 		"iscsi://h/iqn.a/1?data_digest=none":                        {Address: "h:3260", Target: "iqn.a", LUN: 1},
+		"nvme://h/nqn.2026-11.io.lintel:x/4294967294":               {NVMe: true, Address: "h:4420", Target: "nqn.2026-11.io.lintel:x", NSID: 1<<32 - 2},
+		"nvme://[::1]:8009":                                         {NVMe: true, Address: "[::1]:8009"},
+		"nvme://h/nqn.a/1?dhchap_secret=a&dhchap_ctrl_secret=b":     {NVMe: true, Address: "h:4420", Target: "nqn.a", NSID: 1, Password: "a", MutualPassword: "b"},
+		"nvme://h/nqn.a/1?header_digest=crc32c":                     {NVMe: true, Address: "h:4420", Target: "nqn.a", NSID: 1, HeaderDigest: true},
 	} {
 		if got, err := ParseURL(text); got != want || err != nil {
 			t.Errorf("%s: %+v, %v", text, got, err)
@@ -122,6 +126,7 @@ func TestParseURL(t *testing.T) {
 		"", "http://h/iqn.a/1", "iscsi:///iqn.a/1", "iscsi://h:0/iqn.a/1", "iscsi://h:x/iqn.a/1", "iscsi://[::1/iqn.a/1", "iscsi://[::1]x/iqn.a/1",
 		"iscsi://h/iqn.a", "iscsi://h/iqn.a/x", "iscsi://h/iqn.a/16384", "iscsi://h/iqn.a/-1", "iscsi://h//1",
 		"iscsi://h/iqn.a/1?color=red", "iscsi://h/iqn.a/1?data_digest=md5", "iscsi://h/iqn.a/1?%zz",
+		"nvme://h/nqn.a/0", "nvme://h/nqn.a/4294967295", "nvme://h/nqn.a", "nvme://h/nqn.a/1?target_user=x", "iscsi://h/iqn.a/1?dhchap_secret=x", "nvme://me@h/nqn.a/1",
 	} {
 		if got, err := ParseURL(text); err == nil {
 			t.Errorf("%s: %+v", text, got)

@@ -109,7 +109,7 @@ func address(authority, port string) (string, error) {
 	case strings.Contains(authority, ":"):
 		host, port, _ = strings.Cut(authority, ":")
 	}
-	if host == "" {
+	if host == "" || strings.Contains(host, "@") {
 		return "", errors.New("no host")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,16 +236,20 @@ func TestBadCommands(t *testing.T) {
 // TestBrokenIdentify checks data structures that contradict themselves (NVMe Base 2.0 §5.17).
 func TestBrokenIdentify(t *testing.T) {
 	d := newTarget(t)
-	var data []byte
+	var data atomic.Pointer[[]byte]
 	d.hook = func(p *peer, e wire.SQE, _ []byte) bool {
-		if data == nil || e.Opcode() != wire.AdminIdentify {
+		if data.Load() == nil || e.Opcode() != wire.AdminIdentify {
 			return false
 		}
-		p.in(e, data)
+		p.in(e, *data.Load())
 		return true
 	}
 	c := d.connect(d.options())
-	make4k := func(set func(p []byte)) { data = make([]byte, 4096); set(data) }
+	make4k := func(set func(p []byte)) {
+		p := make([]byte, 4096)
+		set(p)
+		data.Store(&p)
+	}
 	ctx := d.context()
 	make4k(func(p []byte) { p[0], p[130] = 1, 3 })
 	if _, err := c.IdentifyNamespace(ctx, 1); !errors.Is(err, nvme.ErrProtocol) {
