@@ -238,11 +238,14 @@ func (q *Queue) fail(err error) {
 	q.conn.Close()
 }
 
-func (q *Queue) failLocked(err error) {
-	if q.err == nil {
-		q.err = err
-		close(q.ended)
+// failLocked ends the queue, and reports whether it had not ended before.
+func (q *Queue) failLocked(err error) bool {
+	if q.err != nil {
+		return false
 	}
+	q.err = err
+	close(q.ended)
+	return true
 }
 
 // reader takes in PDUs until the connection ends, and then ends what was
@@ -257,8 +260,7 @@ func (q *Queue) reader() {
 	}
 	err = eof(err)
 	q.mu.Lock()
-	q.failLocked(err)
-	if f, ok := errors.AsType[*fault](err); ok && q.err == err {
+	if f, ok := errors.AsType[*fault](err); q.failLocked(err) && ok {
 		q.terminateLocked(f)
 	}
 	q.mu.Unlock()
