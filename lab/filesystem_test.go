@@ -94,7 +94,8 @@ func TestFileSystems(t *testing.T) {
 			t.Errorf("the host takes the unit for writable")
 		}
 		refused(t, host, "mkfs.ext4 -q -F %s", d)
-		contains(t, refused(t, host, "sg_write_same --num=1 --lba=0 --in=/dev/zero --xferlen=512 %s", d), "Data protect")
+		contains(t, refused(t, host, `sg=/dev/$(ls /sys/block/%s/device/scsi_generic)
+			head -c 512 /dev/zero | sg_raw -s 512 $sg 2a 00 00 00 00 00 00 00 01 00 2>&1`, strings.TrimPrefix(d, "/dev/")), "Data Protect", "Write protected") // WRITE(10)
 		sh(t, host, "mkdir -p /mnt/ro; mount -o ro,noload %s /mnt/ro; umount /mnt/ro", d)
 	})
 }

@@ -11,7 +11,8 @@ func TestSharedStorage(t *testing.T) {
 	s := loggedIn(t, "host1", "host2")
 	one, two := s.host, s.Machine("host2")
 	for _, m := range []string{"host1", "host2"} {
-		sh(t, s.Machine(m), "pkill -x multipathd; sleep 0.2") // the disks as such
+		// The disks as such, and no array that udev assembles.
+		sh(t, s.Machine(m), "pkill -x multipathd; echo 'AUTO -all' >>/etc/mdadm/mdadm.conf; sleep 0.2")
 	}
 	var disks [2][3]string
 	for lun, name := range []string{"vg", "leg", "lock"} {
@@ -77,7 +78,7 @@ func TestSharedStorage(t *testing.T) {
 			contains(t, <-joined, "s lab:")
 		}
 		must(t, one.Start(within(t, time.Minute), "holder", "sanlock", "client", "command", "-r", "lab:lease:"+lock1+":1048576", "-c", "/bin/sleep", "600"))
-		sh(t, one, "for i in $(seq 100); do sanlock client status | grep -q '^r lab:lease' && exit 0; sleep 0.1; done; sanlock client status; exit 1")
+		sh(t, one, "for i in $(seq 200); do pgrep -f '^/bin/sleep 600' >/dev/null && exit 0; sleep 0.1; done; sanlock client status; exit 1") // it has the lease
 		refused(t, two, "sanlock client command -r lab:lease:%s:1048576 -c /bin/true", lock2)
 		must(t, one.Signal(within(t, time.Minute), "holder", 15))
 		sh(t, one, "for i in $(seq 100); do sanlock client status | grep -q '^r lab:lease' || exit 0; sleep 0.1; done; exit 1")
