@@ -21,7 +21,7 @@ const (
 //	                            told --raise--> told, pending
 type events struct {
 	mu       sync.Mutex // leaf
-	requests []*Request // Asynchronous Event Requests, parked
+	requests []parking  // Asynchronous Event Requests that wait
 	enabled  uint32     // Asynchronous Event Configuration
 	pending  []uint32
 	told     map[uint32]bool
@@ -29,6 +29,14 @@ type events struct {
 	many     bool            // more than the log can name
 	notices  []notice
 	number   uint64 // of the last notice
+}
+
+// parking is a request that was made to wait. The request may have ended since and
+// its memory be another command's: the number tells.
+type parking struct {
+	queue  *Queue
+	r      *Request
+	number uint64
 }
 
 // notice is a reservation notification (NVMe Base 2.0 §5.16.1.24).
@@ -88,11 +96,12 @@ func (e *events) deliverLocked() {
 			i++
 			continue
 		}
-		r := e.requests[0]
+		p := e.requests[0]
 		e.requests = slices.Delete(e.requests, 0, 1)
-		if !r.queue.unpark(r) {
+		if !p.take() {
 			continue // it was aborted
 		}
+		r := p.r
 		e.pending = slices.Delete(e.pending, i, i+1)
 		e.told[event] = true
 		r.Result[0] = event
@@ -104,11 +113,15 @@ func (e *events) deliverLocked() {
 func (e *events) request(r *Request) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.requests = slices.DeleteFunc(e.requests, func(r *Request) bool { return !r.queue.isParked(r) })
-	if len(e.requests) >= maxAsyncEvents || !r.queue.park(r) {
+	e.requests = slices.DeleteFunc(e.requests, parking.over)
+	if len(e.requests) >= maxAsyncEvents {
 		return false
 	}
-	e.requests = append(e.requests, r)
+	p, ok := r.queue.park(r)
+	if !ok {
+		return false
+	}
+	e.requests = append(e.requests, p)
 	e.deliverLocked()
 	return true
 }
@@ -210,26 +223,39 @@ func (e *events) reset() {
 	clear(e.told)
 	clear(e.changed)
 	e.mu.Unlock()
-	for _, r := range requests {
-		if r.queue.unpark(r) {
-			r.finish(wire.AbortRequested)
+	for _, p := range requests {
+		if p.take() {
+			p.r.finish(wire.AbortRequested)
 		}
 	}
 }
 
 // park makes r wait; false where it was cancelled.
-func (q *Queue) park(r *Request) bool {
+func (q *Queue) park(r *Request) (parking, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if r.isCancelled() {
+		return parking{}, false
+	}
+	q.parkings++
+	r.parked, r.parking = true, q.parkings
+	return parking{queue: q, r: r, number: q.parkings}, true
+}
+
+// take takes the request over, to end it; false where another has.
+func (p parking) take() bool {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	if !p.r.parked || p.r.parking != p.number {
 		return false
 	}
-	r.parked = true
+	p.r.parked = false
 	return true
 }
 
-func (q *Queue) isParked(r *Request) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return r.parked
+// over reports whether the request waits no more.
+func (p parking) over() bool {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	return !p.r.parked || p.r.parking != p.number
 }

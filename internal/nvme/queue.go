@@ -51,6 +51,7 @@ type Queue struct {
 	requests   *Request // list of commands under way, newest first
 	first      *Request // the first half of a fused pair, which waits for the second to arrive
 	stats      Stats
+	parkings   uint64 // how many requests were made to wait
 }
 
 // Depth returns how many entries the queue has: at most one fewer
@@ -274,15 +275,6 @@ func (q *Queue) unlinkLocked(r *Request) {
 		r.next.prev = r.prev
 	}
 	r.prev, r.next = nil, nil
-}
-
-// unpark takes a parked request over; false where another has.
-func (q *Queue) unpark(r *Request) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	was := r.parked
-	r.parked = false
-	return was
 }
 
 // Stats counts what commands have done.

@@ -52,6 +52,7 @@ type Request struct {
 	// Guarded by Queue.mu.
 	prev, next *Request // the queue's list of commands under way
 	drains     []*drain // who waits for this command to end
+	parking    uint64   // number of the wait, where it waits for an event
 	parked     bool     // waits for an event or for its fused half: who clears it, ends or runs it
 	fused      *Request // the other half of a fused pair
 	fusing     fusing

@@ -62,12 +62,14 @@ const (
 // command is a hint.
 func runDatasetManagement(r *Request) {
 	count := int(r.SQE.CDW(10)&0xFF) + 1
-	if len(r.DataOut) != count*managementRange {
+	if len(r.DataOut) < count*managementRange {
 		r.fail(wire.SGLLengthInvalid)
 		return
 	}
+	// Hosts may send more than the ranges take: Linux always sends a page.
+	ranges := r.DataOut[:count*managementRange]
 	u := r.ns.unit
-	for b := r.DataOut; len(b) > 0; b = b[managementRange:] {
+	for b := ranges; len(b) > 0; b = b[managementRange:] {
 		if lba, n := managed(b); !inRange(u, lba, n) {
 			r.fail(wire.LBAOutOfRange)
 			return
@@ -78,7 +80,7 @@ func runDatasetManagement(r *Request) {
 		return
 	}
 	o := startOp(r, deallocateNext)
-	o.ranges, o.zero, o.flags = r.DataOut, block.Discard, r.cacheFlags()
+	o.ranges, o.zero, o.flags = ranges, block.Discard, r.cacheFlags()
 	o.run()
 }
 
