@@ -173,12 +173,17 @@ func (c *Conn) start(cmd *Command) {
 		Attr: cmd.Attr, LUN: cmd.LUN, ITT: cmd.itt, ExpectedLength: uint32(cmd.expected()),
 		CmdSN: cmd.cmdSN, ExpStatSN: c.expStatSN, CDB: cmd.CDB,
 	}
-	h := c.queue.header()
-	f.Put(h)
+	var extended []byte
 	if len(cmd.CDB) > 16 {
-		h = c.queue.additional(wire.AppendExtendedCDB(nil, cmd.CDB))
+		extended = wire.AppendExtendedCDB(nil, cmd.CDB)
 	}
-	c.queue.finish(c, h, cmd.Out[:immediate])
+	h := wire.BHS(c.queue.Grow(wire.HeaderSize + len(extended)))
+	f.Put(h)
+	if len(extended) > 0 {
+		copy(h[wire.HeaderSize:], extended)
+		h.SetAHSLength(len(extended))
+	}
+	c.seal(h, cmd.Out[:immediate])
 	if unsolicited > 0 {
 		c.sendData(cmd, wire.NoTag, immediate, unsolicited)
 	}
@@ -197,9 +202,9 @@ func (c *Conn) sendData(cmd *Command, ttt uint32, off, n int) {
 		part := min(n, c.params.TargetMaxRecvDataSegmentLength)
 		n -= part
 		f.Final, f.BufferOffset = n == 0, uint32(off)
-		h := c.queue.header()
+		h := wire.BHS(c.queue.Grow(wire.HeaderSize))
 		f.Put(h)
-		c.queue.finish(c, h, cmd.Out[off:off+part])
+		c.seal(h, cmd.Out[off:off+part])
 		off += part
 		f.DataSN++
 	}

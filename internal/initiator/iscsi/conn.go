@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 
+	"lintel.io/lintel/internal/initiator/sendq"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -55,8 +56,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (s *Session) newConn(conn net.Conn, address string) *Conn {
 	c := &Conn{session: s, address: address, gone: make(chan struct{})}
-	c.queue, c.flight = new(batch), new(batch)
-	c.out = newOutput(conn)
+	c.queue, c.flight = new(sendq.Batch), new(sendq.Batch)
+	c.out = sendq.NewOutput(conn)
 	c.handoff = make(chan struct{}, 1)
 	c.conn = conn
 	size := receiveBuffer

@@ -340,9 +340,9 @@ func (c *Conn) nopIn(h wire.BHS, data []byte) error {
 		return nil
 	}
 	f := wire.NOPOut{Immediate: true, LUN: h.LUN(), ITT: wire.NoTag, TTT: h.TTT(), CmdSN: c.session.cmdSN, ExpStatSN: c.expStatSN}
-	out := c.queue.header()
+	out := wire.BHS(c.queue.Grow(wire.HeaderSize))
 	f.Put(out)
-	c.queue.finish(c, out, nil)
+	c.seal(out, nil)
 	return nil
 }
 

@@ -46,9 +46,9 @@ func (c *Conn) send(r *request, data []byte, put func(itt, cmdSN, expStatSN uint
 	}
 	r.conn, r.done = c, make(chan struct{})
 	itt := s.register(entry{req: r})
-	h := c.queue.header()
+	h := wire.BHS(c.queue.Grow(wire.HeaderSize))
 	put(itt, s.cmdSN, c.expStatSN).Put(h)
-	c.queue.finish(c, h, slices.Clone(data))
+	c.seal(h, slices.Clone(data))
 	c.kickLocked()
 	return nil
 }

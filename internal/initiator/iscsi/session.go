@@ -131,7 +131,7 @@ func (s *Session) adopt(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		c.out.conn.Close()
+		c.conn.Close()
 		return false
 	}
 	s.conns = append(s.conns, c)
@@ -183,7 +183,7 @@ func (s *Session) failLocked(err error) {
 	s.err = err
 	close(s.ended)
 	for _, c := range s.conns {
-		c.out.conn.Close()
+		c.conn.Close()
 	}
 }
 
