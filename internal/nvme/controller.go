@@ -192,6 +192,14 @@ func (c *Controller) leave(q *Queue) {
 	}
 }
 
+// abandon forgets a controller that has got no queue.
+func (c *Controller) abandon() {
+	c.mu.Lock()
+	c.ending = true
+	c.mu.Unlock()
+	c.end()
+}
+
 // end forgets the controller.
 func (c *Controller) end() {
 	c.setNamespaces(nil, true)

@@ -185,16 +185,15 @@ func (r *Request) connectAdmin(n connect, grant Grant) wire.Status {
 		return wire.ConnectControllerBusy
 	}
 	r.demand(grant, n)
-	if s := c.join(q, 0, n.depth, n.noFlow); s != 0 {
-		q.sub.remove(c)
-		return s
-	}
 	if q.passed.Load() {
 		if err := c.open(); err != nil {
-			s := r.refused(n, err)
-			c.Kill(err)
-			return s
+			c.abandon()
+			return r.refused(n, err)
 		}
+	}
+	if s := c.join(q, 0, n.depth, n.noFlow); s != 0 {
+		c.abandon()
+		return s
 	}
 	c.setKeepAlive(n.keepAlive)
 	q.sub.cfg.Logger.Info("NVMe host connected", "host", n.HostNQN, "controller", c.info.ID, "remote", n.Remote, "subsystem", n.SubNQN)

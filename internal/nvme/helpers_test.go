@@ -9,11 +9,14 @@ import (
 // failing is a device that can be made to fail, and to hold requests back.
 type failing struct {
 	block.Device
-	mu   sync.Mutex
-	kind block.Kind
-	bad  bool
-	hold bool
-	held []*block.Request
+	mu         sync.Mutex
+	kind       block.Kind
+	bad        bool
+	failWrites bool
+	hold       bool
+	held       []*block.Request
+	ops        []block.Op
+	flags      []block.Flags
 }
 
 func (d *failing) fail(k block.Kind) {
@@ -40,27 +43,48 @@ func (d *failing) resume() {
 	}
 }
 
-// waiting returns how many requests are held back.
-func (d *failing) waiting() int {
+// count returns how many requests of a kind there were.
+func (d *failing) count(op block.Op) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.held)
+	n := 0
+	for _, o := range d.ops {
+		if o == op {
+			n++
+		}
+	}
+	return n
+}
+
+// last returns the flags of the last request of a kind.
+func (d *failing) last(op block.Op) block.Flags {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := len(d.ops) - 1; i >= 0; i-- {
+		if d.ops[i] == op {
+			return d.flags[i]
+		}
+	}
+	return 0
 }
 
 func (d *failing) Submit(r *block.Request) {
 	d.mu.Lock()
-	if d.bad {
-		kind := d.kind
-		d.mu.Unlock()
-		r.Err = &block.Error{Op: r.Op, Kind: kind, Off: r.Off}
-		r.Done.RequestDone(r)
-		return
+	d.ops, d.flags = append(d.ops, r.Op), append(d.flags, r.Flags)
+	kind, bad := d.kind, d.bad
+	if d.failWrites && r.Op == block.Write {
+		kind, bad = block.KindMedium, true
 	}
-	if d.hold {
+	if d.hold && !bad {
 		d.held = append(d.held, r)
 		d.mu.Unlock()
 		return
 	}
 	d.mu.Unlock()
+	if bad {
+		r.Err = &block.Error{Op: r.Op, Kind: kind, Off: r.Off}
+		r.Done.RequestDone(r)
+		return
+	}
 	d.Device.Submit(r)
 }
