@@ -1,0 +1,129 @@
+package nvme_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lintel.io/lintel/internal/nvme"
+	"lintel.io/lintel/internal/nvme/dhchap"
+	. "lintel.io/lintel/internal/nvme/nvmetest"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
+
+func secret(v byte) dhchap.Secret { return dhchap.Secret{Key: fill(32, v), Transform: dhchap.SHA256} }
+
+func authentication(kind uint8, out []byte, in int) Command {
+	cmd := Fabrics(kind)
+	cmd.Out, cmd.In = out, in
+	cmd.Change = func(e wire.SQE) {
+		e[41], e[42], e[43] = 1, 1, 0xE9
+		e.SetCDW(11, uint32(max(len(out), in)))
+	}
+	return cmd
+}
+
+// authenticate runs an exchange on a queue and returns the host's verdict.
+func authenticate(t *testing.T, q *Conn, c dhchap.HostConfig) error {
+	t.Helper()
+	c.SubNQN = NQN
+	h := dhchap.NewHost(c)
+	for b := h.Start(); b != nil; {
+		q.Good(authentication(wire.AuthenticationSend, b, 0))
+		if h.Done() {
+			return nil
+		}
+		r := q.Good(authentication(wire.AuthenticationReceive, nil, 4096))
+		var err error
+		if b, err = h.Receive(r.Data); err != nil {
+			if b != nil {
+				q.Good(authentication(wire.AuthenticationSend, b, 0))
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// TestAuthentication checks DH-HMAC-CHAP of admin and I/O queues (NVMe Base 2.0 §8.13).
+func TestAuthentication(t *testing.T) {
+	b := New(t, Config{})
+	host := NewHost("a")
+	b.Access.SetGrant(host.NQN, nvme.Grant{HostKey: secret(1), ControllerKey: secret(2)})
+	good := dhchap.HostConfig{HostNQN: host.NQN, HostKey: secret(1), Transaction: 1}
+	mutual := good
+	mutual.ControllerKey, mutual.Groups = secret(2), []dhchap.Group{dhchap.FFDHE2048}
+	for _, c := range []dhchap.HostConfig{good, mutual} {
+		q := b.Dial()
+		r := q.Good(Connect{Host: host}.Command())
+		if r.Result[0]>>17&1 != 1 {
+			t.Fatal("no authentication is demanded")
+		}
+		id := uint16(r.Result[0])
+		q.Fails(PropertyGet(wire.PropertyCAP, 8), wire.AuthenticationRequired.DNR())
+		q.Fails(Identify(wire.CNSController, 0), wire.AuthenticationRequired.DNR())
+		if b.Access.Opened() != 0 {
+			t.Error("open before the host has proved itself")
+		}
+		if err := authenticate(t, q, c); err != nil {
+			t.Fatal(err)
+		}
+		q.Good(PropertySet(wire.PropertyCC, Enabled))
+		io := b.Dial()
+		io.Good(Connect{Host: host, QueueID: 1, Controller: id}.Command())
+		io.Fails(Read(1, 0, 1, 512), wire.AuthenticationRequired.DNR())
+		first, second := pair(0, fill(512, 0), fill(512, 1))
+		pairRun{io.Start(first), io.Start(second)}.want(t, wire.AuthenticationRequired.DNR(), wire.AbortedFailedFused.DNR())
+		if err := authenticate(t, io, c); err != nil {
+			t.Fatal(err)
+		}
+		io.Good(Read(1, 0, 1, 512))
+		c.Transaction = 2 // authentication again
+		if err := authenticate(t, io, c); err != nil {
+			t.Fatal(err)
+		}
+		io.Good(Read(1, 0, 1, 512))
+		io.Close()
+		q.Close()
+	}
+}
+
+// TestAuthenticationFailure checks wrong secrets and commands (NVMe Base 2.0 §6.1, §6.2, §8.13).
+func TestAuthenticationFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		host := NewHost("a")
+		b.Access.SetGrant(host.NQN, nvme.Grant{HostKey: secret(1), ControllerKey: secret(2)})
+		good := dhchap.HostConfig{HostNQN: host.NQN, HostKey: secret(1), Groups: []dhchap.Group{dhchap.Null}}
+		wrong, impostor := good, good
+		wrong.HostKey = secret(9)
+		impostor.ControllerKey = secret(9)
+		for _, c := range []dhchap.HostConfig{wrong, impostor} {
+			q := b.Dial()
+			q.Good(Connect{Host: host}.Command())
+			if err := authenticate(t, q, c); err == nil {
+				t.Fatal("authenticated with a wrong secret")
+			}
+			<-q.Ended()
+		}
+		q := b.Dial()
+		q.Good(Connect{Host: host}.Command())
+		bad := authentication(wire.AuthenticationReceive, nil, 4096)
+		q.Fails(bad, wire.CommandSequenceError.DNR())
+		bad.Change = func(e wire.SQE) {}
+		q.Fails(bad, wire.InvalidField.DNR())
+		bad.Change = func(e wire.SQE) { e[41], e[42], e[43] = 1, 1, 0xE9 }
+		q.Fails(bad, wire.SGLLengthInvalid.DNR())
+		q.Good(authentication(wire.AuthenticationSend, dhchap.NewHost(good).Start(), 0))
+		q.Fails(authentication(wire.AuthenticationReceive, nil, 16), wire.SGLLengthInvalid.DNR())
+		start := time.Now()
+		<-q.Ended() // it never proves itself
+		if d := time.Since(start); d != time.Minute {
+			t.Errorf("ended after %s", d)
+		}
+		open := b.Dial()
+		open.Good(Connect{Host: NewHost("b")}.Command())
+		open.Fails(authentication(wire.AuthenticationReceive, nil, 4096), wire.CommandSequenceError.DNR())
+		b.Dial().Fails(authentication(wire.AuthenticationReceive, nil, 4096), wire.CommandSequenceError.DNR())
+	})
+}
