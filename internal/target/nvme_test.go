@@ -197,6 +197,11 @@ func TestNVMeHostsAndNamespacesFollowTheState(t *testing.T) {
 	f.apply()
 	ctx := context.Background()
 	c := f.mustConnect(nvmehost.Options{IOQueues: 1, OnEvent: func(uint32) {}})
+	gone := f.mustConnect(nvmehost.Options{IOQueues: 1, OnEvent: func(uint32) {}})
+	gone.Close() // with its event requests outstanding
+	for len(f.tgt.Controllers()) > 1 {
+		time.Sleep(time.Millisecond)
+	}
 	if _, err := f.connect(nvmehost.Options{Subsystem: testSubsystem + "x"}); err == nil {
 		t.Error("a subsystem that does not exist took a host")
 	}
