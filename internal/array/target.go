@@ -31,6 +31,9 @@ func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*
 	d := differ{subject: "the target"}
 	d.add("iqn", old.IQN, iqn)
 	d.add("subsystem_nqn", old.SubsystemNQN, doc.Target.SubsystemNQN)
+	if doc.Target.SubsystemNQN != old.SubsystemNQN {
+		d.warn("NVMe hosts find the new name when the array is started again")
+	}
 	d.add("alias", old.Alias, doc.Target.Alias)
 	d.add("chap_algorithms", old.CHAP, doc.Target.CHAP)
 	if len(d.fields) == 0 {

@@ -45,12 +45,12 @@ var errSilent = errors.New("failed")
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "lintel",
-		Short: "A SAN array: block volumes for hosts over iSCSI",
+		Short: "A SAN array: block volumes for hosts over iSCSI and NVMe/TCP",
 		Long: `Lintel is a SAN array in one program. "lintel serve" runs an array; the other
 commands manage one that runs, through its API.
 
 An array has pools, which make volumes. A host is an initiator machine. A mapping
-shows a volume to a host as a LUN; without a mapping there is no access.`,
+shows a volume to a host as a LUN and namespace; without one there is no access.`,
 		Example: `  # run an array with one volume that any initiator on this machine may use
   lintel serve --demo
 

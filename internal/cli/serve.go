@@ -29,15 +29,17 @@ A file named with --config holds the same settings as the flags, in TOML:
 
   data-dir = "/var/lib/lintel"
   portal = ["192.0.2.10:3260", "[2001:db8::10]:3260"]
+  nvme-portal = ["192.0.2.10:4420"]
   metrics-listen = "127.0.0.1:9150"
 
-Flags count before the file. iSCSI is not encrypted: portals other than loopback
-belong on a storage network.`,
+Flags count before the file. Neither iSCSI nor NVMe/TCP is encrypted: portals other
+than loopback belong on a storage network.`,
 		Example: `  # try it: one volume of 1 GiB that any initiator on this machine may use
   lintel serve --demo
 
   # an array for a storage network
   lintel serve --data-dir /var/lib/lintel --portal 192.0.2.10 --portal '[2001:db8::10]:3260'
+  lintel serve --data-dir /var/lib/lintel --portal 192.0.2.10 --nvme-portal 192.0.2.10
 
   lintel serve --config /etc/lintel/lintel.toml`,
 		Args: takes(""),
@@ -61,7 +63,8 @@ belong on a storage network.`,
 	set := cmd.Flags()
 	set.SortFlags = false
 	set.StringVar(&file, "config", "", "read settings from a TOML `FILE`")
-	set.StringArrayVar(&flags.Portals, "portal", nil, "listen for initiators on `ADDRESS[:PORT]`; repeatable (default: as before, "+serve.DefaultPortal+" for a new array)")
+	set.StringArrayVar(&flags.Portals, "portal", nil, "listen for iSCSI initiators on `ADDRESS[:PORT]`; repeatable (default: as before, "+serve.DefaultPortal+" for a new array)")
+	set.StringArrayVar(&flags.NVMePortals, "nvme-portal", nil, "listen for NVMe/TCP hosts on `ADDRESS[:PORT]`; repeatable (default: as before; "+serve.DemoNVMePortal+" for a new array with --demo)")
 	set.StringVar(&flags.APIListen, "api-listen", "", "serve the API on a loopback TCP `ADDRESS:PORT` too, to every user of this machine")
 	set.StringVar(&flags.MetricsListen, "metrics-listen", "", "serve Prometheus metrics on `ADDRESS:PORT`")
 	set.BoolVar(&flags.Demo, "demo", false, "make a volume of 1 GiB, demo, that any initiator on this machine may use")
@@ -88,6 +91,7 @@ func (a *app) serveConfig(cmd *cobra.Command, file string, flags serve.Config) (
 	config.NotifySocket = a.Getenv("NOTIFY_SOCKET")
 	for name, take := range map[string]func(){
 		"portal":         func() { config.Portals = flags.Portals },
+		"nvme-portal":    func() { config.NVMePortals = flags.NVMePortals },
 		"api-listen":     func() { config.APIListen = flags.APIListen },
 		"metrics-listen": func() { config.MetricsListen = flags.MetricsListen },
 		"demo":           func() { config.Demo = flags.Demo },

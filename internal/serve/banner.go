@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,14 +16,23 @@ import (
 type running struct {
 	name    string
 	iqn     string
+	nqn     string
 	version string
 	dataDir string
 	api     []string
 	metrics string
-	portals []string // listening
-	broken  []string // not listening, with the reason
 	demo    bool
+
+	iscsi, nvme, discovery portals
 }
+
+// portals are those of one protocol.
+type portals struct {
+	listening []string
+	broken    []string // with the reason
+}
+
+func (p portals) all() []string { return slices.Concat(p.listening, p.broken) }
 
 // print says where the array listens and what to do next.
 func (r running) print(w io.Writer) {
@@ -30,11 +40,17 @@ func (r running) print(w io.Writer) {
 	fmt.Fprintf(&b, "lintel %s serves array %s\n\n", r.version, r.name)
 	line := func(what, value string) { fmt.Fprintf(&b, "  %-8s %s\n", what, value) }
 	line("target", r.iqn)
-	for _, p := range r.portals {
+	for _, p := range r.iscsi.all() {
 		line("portal", p)
 	}
-	for _, p := range r.broken {
-		line("portal", p)
+	if nvme := r.nvme.all(); len(nvme) > 0 {
+		line("nqn", r.nqn)
+		for _, p := range nvme {
+			line("nvme", p)
+		}
+	}
+	for _, p := range r.discovery.all() {
+		line("discover", p)
 	}
 	for _, a := range r.api {
 		line("api", a)
@@ -45,13 +61,20 @@ func (r running) print(w io.Writer) {
 	line("data", r.dataDir)
 
 	lintel := "lintel --data-dir " + quote(r.dataDir)
-	if len(r.portals) > 0 {
-		portal := reachable(r.portals[0])
+	if len(r.iscsi.listening)+len(r.nvme.listening) > 0 {
 		b.WriteString("\nConnect:\n")
+	}
+	if len(r.iscsi.listening) > 0 {
+		portal := reachable(r.iscsi.listening[0])
 		fmt.Fprintf(&b, "  iscsi-ls -s iscsi://%s\n", portal)
 		fmt.Fprintf(&b, "  sudo iscsiadm -m discovery -t sendtargets -p %s && sudo iscsiadm -m node -T %s -p %s --login\n", portal, r.iqn, portal)
 		if r.demo {
 			fmt.Fprintf(&b, "  qemu-img info iscsi://%s/%s/0\n", portal, r.iqn)
+		}
+	}
+	if len(r.nvme.listening) > 0 {
+		if host, port, err := net.SplitHostPort(reachable(r.nvme.listening[0])); err == nil {
+			fmt.Fprintf(&b, "  sudo nvme connect-all -t tcp -a %s -s %s\n", host, port)
 		}
 	}
 	b.WriteString("\nManage:\n")

@@ -16,8 +16,12 @@ import (
 )
 
 // DefaultPortal is where an array listens for initiators when nobody says
-// otherwise: this machine only.
-const DefaultPortal = "127.0.0.1:3260"
+// otherwise, and DemoNVMePortal where a demonstration does for NVMe/TCP too: this
+// machine only.
+const (
+	DefaultPortal  = "127.0.0.1:3260"
+	DemoNVMePortal = "127.0.0.1:4420"
+)
 
 // Config is what lintel serve can be told. The TOML file has the same keys as
 // the command line has flags.
@@ -28,12 +32,16 @@ type Config struct {
 	// IPv6 addresses in brackets. Empty stands for what the array listened on
 	// before, and DefaultPortal for a new one.
 	Portals []string `toml:"portal"`
+	// NVMePortals are the addresses to listen on for NVMe/TCP, in the same form.
+	// Empty stands for what the array listened on before.
+	NVMePortals []string `toml:"nvme-portal"`
 	// APIListen is a loopback TCP address for the API beside the unix socket,
 	// empty for none.
 	APIListen string `toml:"api-listen"`
 	// MetricsListen is the TCP address of the Prometheus metrics, empty for none.
 	MetricsListen string `toml:"metrics-listen"`
-	// Demo makes the volume "demo" and lets any initiator use it.
+	// Demo makes the volume "demo" and lets any initiator on this machine use it. A new
+	// array without any portal named listens on DemoNVMePortal too.
 	Demo bool `toml:"demo"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `toml:"log-level"`
@@ -61,7 +69,7 @@ func Load(path string) (Config, error) {
 	return c, nil
 }
 
-var keys = []string{"data-dir", "portal", "api-listen", "metrics-listen", "demo", "log-level", "log-format"}
+var keys = []string{"data-dir", "portal", "nvme-portal", "api-listen", "metrics-listen", "demo", "log-level", "log-format"}
 
 // Validate checks the configuration and brings it into its normal form:
 // defaults filled in, addresses as the system writes them.
@@ -74,21 +82,9 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	c.DataDir = abs
-	seen := make([]string, 0, len(c.Portals))
-	for _, text := range c.Portals {
-		portal, err := ParsePortal(text, array.DefaultPort)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(seen, portal.String()) {
-			return fmt.Errorf("portal %s is given twice", portal)
-		}
-		seen = append(seen, portal.String())
-		if c.Demo && !portal.Addr().IsLoopback() {
-			return fmt.Errorf("--demo lets any initiator in, so it works on loopback portals only, and %s is not one: leave out --demo or the portal", portal)
-		}
+	if err := c.validatePortals(); err != nil {
+		return err
 	}
-	c.Portals = seen
 	if c.APIListen != "" {
 		if err := loopback(c.APIListen); err != nil {
 			return fmt.Errorf("api-listen %s: %w", c.APIListen, err)
@@ -106,6 +102,33 @@ func (c *Config) Validate() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("log-format %q: it must be text or json", c.LogFormat)
+	}
+	return nil
+}
+
+// validatePortals checks the portals of both protocols and writes them as the system
+// does.
+func (c *Config) validatePortals() error {
+	c.Portals, c.NVMePortals = slices.Clone(c.Portals), slices.Clone(c.NVMePortals)
+	var seen []string
+	for _, list := range []struct {
+		portals []string
+		port    uint16
+	}{{c.Portals, array.DefaultPort}, {c.NVMePortals, array.DefaultNVMePort}} {
+		for i, text := range list.portals {
+			portal, err := ParsePortal(text, list.port)
+			if err != nil {
+				return err
+			}
+			if slices.Contains(seen, portal.String()) {
+				return fmt.Errorf("portal %s is given twice", portal)
+			}
+			if c.Demo && !portal.Addr().IsLoopback() {
+				return fmt.Errorf("--demo lets any initiator in, so it works on loopback portals only, and %s is not one: leave out --demo or the portal", portal)
+			}
+			seen = append(seen, portal.String())
+			list.portals[i] = portal.String()
+		}
 	}
 	return nil
 }

@@ -113,3 +113,17 @@ func TestDefaultDataDir(t *testing.T) {
 		}
 	}
 }
+
+func TestPortalsOfANewArray(t *testing.T) {
+	for _, c := range []struct{ config, want Config }{
+		{Config{}, Config{Portals: []string{DefaultPortal}}},
+		{Config{Demo: true}, Config{Demo: true, Portals: []string{DefaultPortal}, NVMePortals: []string{DemoNVMePortal}}},
+		{Config{Demo: true, Portals: []string{"[::1]:1"}}, Config{Demo: true, Portals: []string{"[::1]:1"}}},
+		{Config{NVMePortals: []string{"[::1]:1"}}, Config{NVMePortals: []string{"[::1]:1"}}},
+	} {
+		c.config.forNewArray()
+		if diff := cmp.Diff(c.want, c.config); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

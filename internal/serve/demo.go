@@ -27,7 +27,7 @@ func demo(ctx context.Context, a *api) error {
 	}
 	_, err = a.hosts.CreateHost(ctx, connect.NewRequest(&lintelv1.CreateHostRequest{
 		Spec: &lintelv1.HostSpec{
-			Name: demoHost, Initiators: []string{"*"}, Addresses: []string{"127.0.0.0/8", "::1"},
+			Name: demoHost, Initiators: []string{"*"}, Nqns: []string{"*"}, Addresses: []string{"127.0.0.0/8", "::1"},
 			Comment: "made by lintel serve --demo",
 		},
 	}))

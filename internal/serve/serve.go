@@ -9,13 +9,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"connectrpc.com/connect"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
-	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/target"
 )
 
@@ -62,8 +62,13 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 
 	handler := manager.Handler()
 	self := newAPI(handler)
-	fresh := manager.State().Document.Next.Portal == 1
-	if err := addPortals(ctx, self, config.Portals, fresh); err != nil {
+	if manager.State().Document.Next.Portal == 1 {
+		config.forNewArray()
+	}
+	if err := addPortals(ctx, self, config.Portals, lintelv1.Protocol_PROTOCOL_ISCSI); err != nil {
+		return err
+	}
+	if err := addPortals(ctx, self, config.NVMePortals, lintelv1.Protocol_PROTOCOL_NVME_TCP); err != nil {
 		return err
 	}
 	if config.Demo {
@@ -150,22 +155,35 @@ func (c *Config) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// addPortals makes the portals that the array does not have yet. A new array
-// gets the default portal where none is named.
-func addPortals(ctx context.Context, a *api, portals []string, fresh bool) error {
-	if len(portals) == 0 && fresh {
-		portals = []string{DefaultPortal}
+// forNewArray names the portals of an array that never had one, where nobody did.
+func (c *Config) forNewArray() {
+	if len(c.Portals)+len(c.NVMePortals) > 0 {
+		return
 	}
+	c.Portals = []string{DefaultPortal}
+	if c.Demo {
+		c.NVMePortals = []string{DemoNVMePortal}
+	}
+}
+
+// portalFlags are the flags that name portals.
+var portalFlags = map[lintelv1.Protocol]string{
+	lintelv1.Protocol_PROTOCOL_ISCSI:    "--portal",
+	lintelv1.Protocol_PROTOCOL_NVME_TCP: "--nvme-portal",
+}
+
+// addPortals makes the portals that the array does not have yet.
+func addPortals(ctx context.Context, a *api, portals []string, protocol lintelv1.Protocol) error {
 	for _, text := range portals {
-		portal, err := ParsePortal(text, array.DefaultPort)
+		portal, err := netip.ParseAddrPort(text)
 		if err != nil {
 			return err
 		}
 		_, err = a.target.AddPortal(ctx, connect.NewRequest(&lintelv1.AddPortalRequest{
-			Spec: &lintelv1.PortalSpec{Address: portal.Addr().String(), Port: uint32(portal.Port())},
+			Spec: &lintelv1.PortalSpec{Address: portal.Addr().String(), Port: uint32(portal.Port()), Protocol: protocol},
 		}))
 		if err := unlessExists(err); err != nil {
-			return fmt.Errorf("%w: stop what listens there, or name another address with --portal", err)
+			return fmt.Errorf("%w: stop what listens there, or name another address with %s", err, portalFlags[protocol])
 		}
 	}
 	return nil
@@ -181,12 +199,20 @@ func (r *running) look(ctx context.Context, a *api) error {
 	if err != nil {
 		return err
 	}
-	r.name, r.iqn = info.Msg.GetArray(), got.Msg.GetTarget().GetSpec().GetIqn()
+	spec := got.Msg.GetTarget().GetSpec()
+	r.name, r.iqn, r.nqn = info.Msg.GetArray(), spec.GetIqn(), spec.GetSubsystemNqn()
 	for _, p := range got.Msg.GetTarget().GetPortals() {
+		list := &r.iscsi
+		switch p.GetSpec().GetProtocol() {
+		case lintelv1.Protocol_PROTOCOL_NVME_TCP:
+			list = &r.nvme
+		case lintelv1.Protocol_PROTOCOL_NVME_DISCOVERY:
+			list = &r.discovery
+		}
 		if p.GetState() == lintelv1.PortalState_PORTAL_STATE_LISTENING {
-			r.portals = append(r.portals, p.GetListening())
+			list.listening = append(list.listening, p.GetListening())
 		} else {
-			r.broken = append(r.broken, fmt.Sprintf("%s (not listening: %s)", portalAddress(p), p.GetReason()))
+			list.broken = append(list.broken, fmt.Sprintf("%s (not listening: %s)", portalAddress(p), p.GetReason()))
 		}
 	}
 	return nil

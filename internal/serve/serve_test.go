@@ -187,13 +187,17 @@ func TestBanner(t *testing.T) {
 	var b bytes.Buffer
 	running{
 		name: "lab", iqn: "iqn.2026-11.io.lintel:lab", version: "1.0", dataDir: "/srv/my array", api: []string{"unix:/srv/my array/lintel.sock"},
-		portals: []string{"[::]:3260"}, broken: []string{"192.0.2.1:3260 (not listening: no such address)"}, metrics: "127.0.0.1:9150",
+		iscsi: portals{listening: []string{"[::]:3260"}, broken: []string{"192.0.2.1:3260 (not listening: no such address)"}}, metrics: "127.0.0.1:9150",
+		nqn: "nqn.2026-11.io.lintel:lab", nvme: portals{listening: []string{"0.0.0.0:4420"}}, discovery: portals{listening: []string{"127.0.0.1:8009"}},
 	}.print(&b)
 	const want = `lintel 1.0 serves array lab
 
   target   iqn.2026-11.io.lintel:lab
   portal   [::]:3260
   portal   192.0.2.1:3260 (not listening: no such address)
+  nqn      nqn.2026-11.io.lintel:lab
+  nvme     0.0.0.0:4420
+  discover 127.0.0.1:8009
   api      unix:/srv/my array/lintel.sock
   metrics  http://127.0.0.1:9150/metrics
   data     /srv/my array
@@ -201,6 +205,7 @@ func TestBanner(t *testing.T) {
 Connect:
   iscsi-ls -s iscsi://[::1]:3260
   sudo iscsiadm -m discovery -t sendtargets -p [::1]:3260 && sudo iscsiadm -m node -T iqn.2026-11.io.lintel:lab -p [::1]:3260 --login
+  sudo nvme connect-all -t tcp -a 127.0.0.1 -s 4420
 
 Manage:
   lintel --data-dir '/srv/my array' volume create db1 --size 10GiB
