@@ -612,3 +612,28 @@ func FuzzDecodeTable(f *testing.F) {
 		}
 	})
 }
+
+// TestSetPersist checks Reservation Persistence without a registration (NVMe Base 2.0 §5.27.1.27).
+func TestSetPersist(t *testing.T) {
+	p := newPRTest(t)
+	p.want(p.r.SetPersist(true), nil)
+	p.want(p.r.SetPersist(true), nil)
+	if !p.r.Table().Persist {
+		t.Error("not persistent")
+	}
+	p.want(p.r.Register(Register{From: hostA, NewKey: keyA, Persist: true}), nil)
+	if p.store.blob == nil {
+		t.Error("the table is not kept")
+	}
+	p.want(p.r.SetPersist(false), nil)
+	if p.store.blob != nil || p.r.Table().Persist {
+		t.Error("the table is kept")
+	}
+	p.store.err = errors.New("no space")
+	if err := p.r.SetPersist(true); err == nil || p.r.Table().Persist {
+		t.Error("a change that could not be saved is seen")
+	}
+	p.u = newTestUnit(t)
+	p.want(p.u.Reservations.SetPersist(true), ErrNotPersistent)
+	p.want(p.u.Reservations.SetPersist(false), nil)
+}
