@@ -84,6 +84,9 @@ func runAbort(c *Controller, r *Request) {
 		}
 		r.finish(wire.Success)
 	})
-	n = q.cancel(wire.AbortRequested, d, func(o *Request) bool { return o != r && o.SQE.CID() == cid && o.SQE.Opcode() != wire.AdminAbort })
+	n = q.cancel(wire.AbortRequested, d, func(o *Request) bool {
+		// Abort commands would wait for each other.
+		return o.SQE.CID() == cid && (id != 0 || o.SQE.Opcode() != wire.AdminAbort)
+	})
 	d.release()
 }

@@ -126,16 +126,14 @@ func (c *Controller) drop(ns *namespace, d *drain) {
 	c.cancelOn(ns, wire.InvalidNamespace.DNR(), d, everyRequest)
 }
 
-// cancelOn ends the commands on a namespace that match, and returns how many.
-func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *drain, match func(*Request) bool) int {
+// cancelOn ends the commands on a namespace that match.
+func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *drain, match func(*Request) bool) {
 	c.mu.Lock()
 	queues := c.queuesLocked(false)
 	c.mu.Unlock()
-	n := 0
 	for _, q := range queues {
-		n += q.cancel(s, d, func(r *Request) bool { return r.ns == ns && match(r) })
+		q.cancel(s, d, func(r *Request) bool { return r.ns == ns && match(r) })
 	}
-	return n
 }
 
 // removeUnit takes a unit away from the host.

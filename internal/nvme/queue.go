@@ -91,7 +91,7 @@ func (q *Queue) Controller() *Controller {
 // what came in the capsule, and Execute gives the status.
 func (q *Queue) DataOutLength(r *Request) int {
 	r.Refuse, r.length = wire.Success, 0
-	r.fused, r.fusing, r.parked = nil, fuseNone, false
+	r.fused, r.fusing = nil, fuseNone
 	e := r.SQE
 	if e.Fuse() != wire.FuseNone || q.first != nil {
 		q.fuse(r)

@@ -309,7 +309,9 @@ func newSCSIHost(t *testing.T, u *unit.Unit) scsiHost {
 
 func (h scsiHost) do(cdb, out []byte) scsi.Status {
 	c := &scsiCall{done: make(chan scsi.Status, 1)}
-	c.CDB, c.DataOut, c.DataOutExpected, c.Owner = append(cdb, make([]byte, 16-len(cdb))...), out, uint32(len(out)), c
+	c.CDB = make([]byte, 16)
+	copy(c.CDB, cdb)
+	c.DataOut, c.DataOutExpected, c.Owner = out, uint32(len(out)), c
 	h.n.Execute(&c.Task)
 	return <-c.done
 }

@@ -27,7 +27,6 @@ type Host struct {
 	replied  bool
 	done     bool
 	hash     Hash
-	sequence uint32
 	expected []byte // of Success1
 }
 
