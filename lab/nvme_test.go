@@ -74,6 +74,17 @@ func controllerState(t testing.TB, m *lab.Machine, portal, state string) string 
 	done; nvme list-subsys >&2; exit 1`, portal, state)
 }
 
+// shrinks checks that a script on the host gives back at least 24 MiB of the space
+// that the volumes take.
+func shrinks(t *testing.T, s *san, script string, args ...any) {
+	t.Helper()
+	before := totalUsed(t, s)
+	sh(t, s.host, script, args...)
+	if after := totalUsed(t, s); before-after < 24<<20 {
+		t.Errorf("the volumes took %d bytes, and %d after it", before, after)
+	}
+}
+
 // TestNVMe checks what a Linux host does over NVMe/TCP (NVMe Base 2.0 §5.16, §5.17, §7, §8.1, §8.3.4, §8.13, §8.19, NVMe NVM 1.0 §3.2, NVMe TCP 1.0 §3.3).
 func TestNVMe(t *testing.T) {
 	s := nvmeSAN(t)
@@ -114,7 +125,17 @@ func TestNVMe(t *testing.T) {
 			fio --name=mixed --directory=. --size=16m --numjobs=2 --rw=randrw --bsrange=4k-256k --ioengine=libaio --iodepth=8 \
 				--direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 >/tmp/fio.log 2>&1 || { cat /tmp/fio.log; exit 1; }
 			sha256sum mixed.* >/tmp/sums; cd /; umount /mnt/n1; blockdev --flushbufs %[1]s; mount %[1]s /mnt/n1
-			cd /mnt/n1; sha256sum -c --quiet /tmp/sums; cd /; umount /mnt/n1; e2fsck -fn %[1]s >/dev/null 2>&1`, device)
+			cd /mnt/n1; sha256sum -c --quiet /tmp/sums`, device)
+	})
+	step("fstrim", func(t *testing.T) {
+		shrinks(t, s, "cd /mnt/n1; rm mixed.*; sync; fstrim -v .; cd /; umount /mnt/n1; e2fsck -fn %s >/dev/null 2>&1", device)
+	})
+	step("blkdiscard", func(t *testing.T) {
+		sh(t, host, "dd if=/dev/urandom of=%s bs=1M count=32 oflag=direct status=none", device)
+		shrinks(t, s, "blkdiscard %s", device)
+		if got := sh(t, host, "dd if=%s bs=1M count=32 iflag=direct status=none | tr -d '\\0' | wc -c", device); got != "0" {
+			t.Errorf("%s bytes that are not zero after blkdiscard", got)
+		}
 	})
 	step("resize", func(t *testing.T) {
 		s.lintel(t, "volume", "resize", "n1", "192MiB")
