@@ -214,8 +214,11 @@ func (q *Queue) Close(done func()) {
 	})
 	q.mu.Lock()
 	q.closed = true
-	c, id := q.ctrl, q.id
+	c, id, a := q.ctrl, q.id, q.auth
 	q.mu.Unlock()
+	if a != nil {
+		a.timer.Stop()
+	}
 	if c != nil && id == 0 {
 		c.Kill(errQueueClosed)
 	}
