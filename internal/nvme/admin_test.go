@@ -438,6 +438,17 @@ func TestNamespaceChanged(t *testing.T) {
 	}
 }
 
+// TestChangeWhileOpening checks that what the array says last counts, also while it is still
+// answering what a new controller sees (NVMe Base 2.0 §5.17.2.2).
+func TestChangeWhileOpening(t *testing.T) {
+	b := New(t, Config{Units: 2})
+	b.Access.OnOpen(func(c *nvme.Controller) { c.SetNamespaces(nvme.Namespaces{7: {Unit: b.Units[1]}}) })
+	a := b.Attach("a")
+	if d := a.Admin.Good(Identify(wire.CNSActiveNamespaces, 0)).Data; le.Uint32(d) != 7 || le.Uint32(d[4:]) != 0 {
+		t.Errorf("namespaces % X", d[:8])
+	}
+}
+
 // TestManyChanged checks the Changed Namespace List when more have changed than it can name (NVMe
 // Base 2.0 §5.16.1.5).
 func TestManyChanged(t *testing.T) {

@@ -43,6 +43,7 @@ type Controller struct {
 	errorLog     errorLog
 
 	setting sync.Mutex // serialises SetNamespaces and the end; above mu
+	given   bool       // by SetNamespaces, which may come before Access.Open has returned
 
 	mu        sync.Mutex
 	config    uint32 // CC
@@ -118,7 +119,7 @@ func (c *Controller) open() error {
 		c.mu.Unlock()
 		return err
 	}
-	c.setNamespaces(m, false)
+	c.setNamespaces(m, namespacesFirst)
 	return nil
 }
 
@@ -202,7 +203,7 @@ func (c *Controller) abandon() {
 
 // end forgets the controller.
 func (c *Controller) end() {
-	c.setNamespaces(nil, true)
+	c.setNamespaces(nil, namespacesEnd)
 	c.sub.remove(c)
 	c.mu.Lock()
 	opened := c.opened

@@ -68,14 +68,31 @@ func newNSTable(m map[uint32]*namespace) *nsTable {
 // SetNamespaces replaces what the controller's host sees, and tells it where
 // that differs. NSIDs beyond 16384 are left out. Commands under way on a namespace that is gone end.
 func (c *Controller) SetNamespaces(m Namespaces) {
-	c.setNamespaces(m, false)
+	c.setNamespaces(m, namespacesLater)
 }
 
-// setNamespaces is SetNamespaces, or the end of the controller's namespaces.
-func (c *Controller) setNamespaces(m Namespaces, end bool) {
+// Why a controller gets namespaces.
+type namespacesCause uint8
+
+const (
+	namespacesFirst namespacesCause = iota // they are what Access.Open has returned
+	namespacesLater
+	namespacesEnd // the controller ends
+)
+
+func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 	c.setting.Lock()
 	defer c.setting.Unlock()
-	if !end {
+	switch cause {
+	case namespacesFirst:
+		if c.given {
+			return // there are newer ones
+		}
+	case namespacesLater:
+		c.given = true
+	case namespacesEnd:
+	}
+	if cause != namespacesEnd {
 		c.mu.Lock()
 		ending := c.ending
 		c.mu.Unlock()

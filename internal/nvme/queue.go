@@ -255,7 +255,7 @@ func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
 	}
 	q.mu.Unlock()
 	for _, r := range parked {
-		r.finish(s)
+		go r.finish(s) // who cancels may hold locks that the end of a queue needs
 	}
 	return n
 }

@@ -52,6 +52,7 @@ type Access struct {
 	grants     map[string]nvme.Grant
 	refusals   map[string]error
 	openErr    error
+	onOpen     func(*nvme.Controller)
 	namespaces nvme.Namespaces
 	ports      []nvme.Port
 	open       map[*nvme.Controller]bool
@@ -78,6 +79,13 @@ func (a *Access) FailOpen(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.openErr = err
+}
+
+// OnOpen calls f for each controller that is being opened, before its namespaces are returned.
+func (a *Access) OnOpen(f func(*nvme.Controller)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.onOpen = f
 }
 
 // SetNamespaces sets what controllers see that are opened from now on.
@@ -116,6 +124,9 @@ func (a *Access) Open(c *nvme.Controller) (nvme.Namespaces, error) {
 		return nil, a.openErr
 	}
 	a.open[c] = true
+	if a.onOpen != nil {
+		a.onOpen(c)
+	}
 	return a.namespaces, nil
 }
 
