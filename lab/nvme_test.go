@@ -160,7 +160,8 @@ func TestNVMe(t *testing.T) {
 	for i, network := range []string{"san-a", "san-b"} {
 		step("a path is lost under load: "+network, func(t *testing.T) {
 			l := startLoad(t, host, device)
-			time.Sleep(time.Second)
+			sh(t, host, `f=/sys/class/net/%s/statistics/tx_packets; n=$(cat $f)
+				for i in $(seq 300); do [ $(cat $f) -gt $((n + 200)) ] && exit 0; sleep 0.1; done; echo "no I/O on this path" >&2; exit 1`, network)
 			must(t, host.Cut(within(t, time.Minute), network, lab.Both))
 			controllerState(t, host, portals[i], "connecting")
 			time.Sleep(time.Second) // of I/O on the other path
