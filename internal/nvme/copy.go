@@ -21,12 +21,13 @@ func runCopy(r *Request) {
 	case count > maxCopyRanges:
 		r.fail(wire.CommandSizeLimitExceeded)
 		return
-	case len(r.DataOut) != count*copyRange:
+	case len(r.DataOut) < count*copyRange:
 		r.fail(wire.SGLLengthInvalid)
 		return
 	}
+	ranges := r.DataOut[:count*copyRange] // hosts may send more than the ranges take
 	total := uint64(0)
-	for b := r.DataOut; len(b) > 0; b = b[copyRange:] {
+	for b := ranges; len(b) > 0; b = b[copyRange:] {
 		lba, n := copied(b)
 		if n > maxCopyRange(u) {
 			r.fail(wire.CommandSizeLimitExceeded)
@@ -50,7 +51,7 @@ func runCopy(r *Request) {
 		return
 	}
 	o := startOp(r, copyChunk)
-	o.ranges, o.to, o.flags = r.DataOut, int64(e.SLBA())<<shift, r.writeFlags()
+	o.ranges, o.to, o.flags = ranges, int64(e.SLBA())<<shift, r.writeFlags()
 	o.run()
 }
 

@@ -75,7 +75,7 @@ const (
 // runReservationRegister is Reservation Register (NVMe Base 2.0 §7.3).
 func runReservationRegister(r *Request) {
 	e := r.SQE
-	if len(r.DataOut) != 16 {
+	if len(r.DataOut) < 16 {
 		r.fail(wire.SGLLengthInvalid)
 		return
 	}
@@ -117,7 +117,7 @@ func runReservationRegister(r *Request) {
 // runReservationAcquire is Reservation Acquire (NVMe Base 2.0 §7.2).
 func runReservationAcquire(r *Request) {
 	e := r.SQE
-	if len(r.DataOut) != 16 {
+	if len(r.DataOut) < 16 {
 		r.fail(wire.SGLLengthInvalid)
 		return
 	}
@@ -150,7 +150,7 @@ func runReservationAcquire(r *Request) {
 // runReservationRelease is Reservation Release (NVMe Base 2.0 §7.4).
 func runReservationRelease(r *Request) {
 	e := r.SQE
-	if len(r.DataOut) != 8 {
+	if len(r.DataOut) < 8 { // Linux sends the 16 bytes of the other commands
 		r.fail(wire.SGLLengthInvalid)
 		return
 	}

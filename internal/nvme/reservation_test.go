@@ -145,10 +145,14 @@ func TestReservationAcquire(t *testing.T) {
 		short := Acquire(1, 0, 1, 1, 0)
 		short.Out = short.Out[:8]
 		a.IO.Fails(short, wire.SGLLengthInvalid.DNR())
-		long := ReleaseReservation(1, 0, 1, 1)
-		long.Out = make([]byte, 16)
-		a.IO.Fails(long, wire.SGLLengthInvalid.DNR())
+		short = ReleaseReservation(1, 0, 1, 1)
+		short.Out = short.Out[:4]
+		a.IO.Fails(short, wire.SGLLengthInvalid.DNR())
 
+		a.IO.Good(Acquire(1, 0, 1, 1, 0))
+		padded := ReleaseReservation(1, 0, 1, 1)
+		padded.Out = append(padded.Out, make([]byte, 8)...)
+		a.IO.Good(padded)
 		a.IO.Good(Acquire(1, 0, 1, 1, 0))
 		o.IO.Fails(Acquire(1, 1, 1, 2, 77), conflict)
 		aer := event(a)
