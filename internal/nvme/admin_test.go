@@ -339,7 +339,7 @@ func TestGetLBAStatus(t *testing.T) {
 	admin.Fails(edit(cmd, func(c *Command) { c.CDW[0] = 2047 }), wire.LBAOutOfRange.DNR())
 }
 
-// TestAbort checks Abort (NVMe Base 2.0 §5.1): it is answered when the command cannot change anything.
+// TestAbort checks Abort, which is answered when the command cannot change anything (NVMe Base 2.0 §5.1).
 func TestAbort(t *testing.T) {
 	dev := &failing{Device: block.NewMem(1 << 20)}
 	b := New(t, Config{Device: func(int, int64) block.Device { return dev }})

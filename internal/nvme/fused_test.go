@@ -153,8 +153,8 @@ func TestFusedMissing(t *testing.T) {
 	pairRun{x, y}.want(t, wire.AbortRequested, missing)
 }
 
-// TestFusedAtomic checks that no write comes between the halves of a pair (NVMe NVM 1.0 §2.1.1):
-// a counter that many queues raise by fused pairs loses nothing.
+// TestFusedAtomic checks that no write comes between the halves of a pair (NVMe NVM 1.0 §2.1.1).
+// A counter that many queues raise by fused pairs loses nothing.
 func TestFusedAtomic(t *testing.T) {
 	b := New(t, Config{})
 	a := b.Attach("a")

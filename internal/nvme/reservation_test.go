@@ -83,7 +83,7 @@ func TestReservationRegister(t *testing.T) {
 	})
 }
 
-// TestReservationTypes checks what each type of reservation forbids to whom (NVMe Base 2.0 §8.19, figure 499).
+// TestReservationTypes checks what each type of reservation forbids to whom (NVMe Base 2.0 §8.19).
 func TestReservationTypes(t *testing.T) {
 	for rtype := uint32(1); rtype <= 6; rtype++ {
 		b := New(t, Config{})

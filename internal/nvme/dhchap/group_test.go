@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestPrimes checks the DH groups (NVMe Base 2.0 §8.13.5.2): the primes that are computed are
+// TestPrimes checks the DH groups (NVMe Base 2.0 §8.13.5.2). The primes that are computed are
 // safe ones, and begin and end as RFC 7919 prints them.
 func TestPrimes(t *testing.T) {
 	// All of them begin with the bits of e; the ends are those of RFC 7919 §A.1 to §A.5.

@@ -45,7 +45,7 @@ func TestCQE(t *testing.T) {
 	}
 }
 
-// TestStatus checks the status field (NVMe Base 2.0 figure 92).
+// TestStatus checks the status field (NVMe Base 2.0 §3.3.3.2.1).
 func TestStatus(t *testing.T) {
 	s := UnrecoveredRead.DNR() | More
 	if s.OK() || s.Code() != UnrecoveredRead || !Success.OK() || !DoNotRetry.OK() {
