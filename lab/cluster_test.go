@@ -31,10 +31,21 @@ func (c *cluster) share(t *testing.T, name, size string) (disks [2]string) {
 	return disks
 }
 
+var starting sync.Mutex
+
+// alone starts a lab while no other one is started: a file that is written as a process
+// forks cannot be executed, and the start of a lab does both.
+func alone(start func() *san) *san {
+	starting.Lock()
+	defer starting.Unlock()
+	return start()
+}
+
 // TestCluster checks what two hosts that share volumes build on: reservations, COMPARE
 // AND WRITE, and the cluster locks of LVM and sanlock (SPC-4 §5.13, §6.16, SBC-3 §5.2).
 func TestCluster(t *testing.T) {
-	c := &cluster{san: loggedIn(t, "host1", "host2")}
+	t.Parallel() // it waits for most of its time, for a lease to run out
+	c := &cluster{san: alone(func() *san { return loggedIn(t, "host1", "host2") })}
 	for i, name := range []string{"host1", "host2"} {
 		c.hosts[i] = c.Machine(name)
 		sh(t, c.hosts[i], "pkill -x multipathd; sleep 0.2") // the disks as such
@@ -251,7 +262,7 @@ func ownVolumeGroup(t *testing.T, c *cluster, disks [2]string) {
 		sh(t, h, `sed -i 's/^\(\s*\)# *system_id_source = .*/\1system_id_source = "uname"/' /etc/lvm/lvm.conf; lvm systemid | grep -q %s; [ -b %s ]`, h.Name, disks[i])
 	}
 	sh(t, c.hosts[0], `
-		vgcreate -qq vg %s; lvcreate -qq -Zn -Wn -n data -L 32M vg; udevadm settle -t 10
+		vgcreate -qq vg %s; lvcreate -qq -Zn -Wn -n data -L 32M vg; udevadm settle -t 60
 		dd if=/dev/urandom of=/dev/vg/data bs=1M count=32 oflag=direct status=none`, disks[0])
 	for _, command := range []string{"vgchange -ay vg", "lvcreate -n other -L 4M vg", "vgremove -f vg"} {
 		contains(t, refused(t, c.hosts[1], "%s", command), "Cannot access VG vg with system ID host1")
@@ -263,7 +274,7 @@ func ownVolumeGroup(t *testing.T, c *cluster, disks [2]string) {
 func takeVolumeGroup(t *testing.T, c *cluster) {
 	sh(t, c.hosts[1], `
 		vgchange -qq -y --config 'local/extra_system_ids=["host1"]' --systemid host2 vg
-		vgchange -qq -ay vg; udevadm settle -t 10; [ -b /dev/vg/data ]`)
+		vgchange -qq -ay vg; udevadm settle -t 60; [ -b /dev/vg/data ]`)
 	c.same(t, "lv", c.hosts[1], "/dev/vg/data")
 	sh(t, c.hosts[1], "vgchange -qq -an vg; vgremove -qq -f vg")
 }

@@ -40,7 +40,7 @@ func (s *san) multipathOf(t *testing.T, volume string) string {
 	if naa == nil {
 		t.Fatalf("volume %s has no NAA identifier", volume)
 	}
-	return sh(t, s.host, `for i in $(seq 200); do
+	return sh(t, s.host, `for i in $(seq 1000); do
 		d=/dev/disk/by-id/dm-uuid-mpath-3%s
 		[ -b "$d" ] && readlink -f "$d" && exit 0
 		sleep 0.05
@@ -50,7 +50,10 @@ func (s *san) multipathOf(t *testing.T, volume string) string {
 // TestFailures checks what a host sees of a head whose process, machine, links,
 // portals and disks fail under verified load (SPC-4 §4.5, SBC-3 §4.18, RFC 7143 §6.3.5).
 func TestFailures(t *testing.T) {
-	s := onHead(t, lab.DiskSpec{Name: "raw", Size: 16 * lab.MiB, Guests: []string{"head1"}})
+	t.Parallel() // it waits for most of its time, with a link that is cut
+	s := alone(func() *san {
+		return onHead(t, lab.DiskSpec{Name: "raw", Size: 16 * lab.MiB, Guests: []string{"head1"}})
+	})
 	host, head := s.host, s.array.Machine
 	s.volume(t, "db1", "128MiB", 1)
 	must(t, host.Login(within(t, time.Minute), s.array.Portals...))
@@ -60,10 +63,10 @@ func TestFailures(t *testing.T) {
 	under := func(name string, failure func(t *testing.T)) {
 		passed := t.Run(name, func(t *testing.T) {
 			load := startLoad(t, host, device)
-			time.Sleep(time.Second)
+			written(t, host, device)
 			failure(t)
 			paths(t, host, 2)
-			time.Sleep(time.Second) // of I/O on all paths
+			written(t, host, device)
 			load.end()
 		})
 		if !passed {
@@ -76,6 +79,7 @@ func TestFailures(t *testing.T) {
 			must(t, s.array.Kill(within(t, time.Minute)))
 			must(t, s.array.Up(within(t, time.Minute)))
 			paths(t, host, 2)
+			written(t, host, device)
 		}
 	})
 	under("both links of the head are cut for 1 s", func(t *testing.T) {
@@ -97,6 +101,15 @@ func TestFailures(t *testing.T) {
 	t.Run("the file system below a thin volume is full", func(t *testing.T) { full(t, s, device) })
 }
 
+// written waits until the load on a device has done another 100 writes.
+func written(t *testing.T, host *lab.Machine, device string) {
+	t.Helper()
+	sh(t, host, `
+		writes() { awk '{ print $5 }' /sys/block/$(basename %s)/stat; }
+		end=$(($(writes) + 100))
+		for i in $(seq 600); do [ $(writes) -ge $end ] && exit 0; sleep 0.1; done; exit 1`, device)
+}
+
 // mediumError makes a volume of a disk with one bad block and checks that the host is
 // told which one it is, and that all else works.
 func mediumError(t *testing.T, s *san) {
@@ -105,9 +118,9 @@ func mediumError(t *testing.T, s *san) {
 	sh(t, head, `
 		dmsetup create raw --table "0 $(blockdev --getsz /dev/lab/raw) dust /dev/lab/raw 0 512"
 		dmsetup message raw 0 addbadblock %d
-		udevadm settle -t 10`, bad)
+		udevadm settle -t 60`, bad)
 	s.volume(t, "raw", "16MiB", 2, "--kind", "disk", "--path", "/dev/mapper/raw")
-	sh(t, host, "iscsiadm -m session --rescan >/dev/null; udevadm settle -t 10")
+	sh(t, host, "iscsiadm -m session --rescan >/dev/null")
 	paths(t, host, 4)
 	device := s.multipathOf(t, "raw")
 	verify(t, s, device, "--size=16m --bs=64k")
