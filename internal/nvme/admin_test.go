@@ -564,11 +564,11 @@ func TestDiscovery(t *testing.T) {
 			got = append(got, entry{e[0], e[1], e[2], e[3], e[768], le.Uint16(e[4:]), text(32, 64), text(256, 512), text(512, 768)})
 		}
 		want := []entry{
-			{3, 1, 3, 6, 0, 1, "4420", DiscoveryNQN, "192.0.2.1"},
-			{3, 1, 2, 6, 0, 1, "4420", NQN, "192.0.2.1"},
+			{3, 1, 3, 4, 0, 1, "4420", DiscoveryNQN, "192.0.2.1"},
+			{3, 1, 2, 4, 0, 1, "4420", NQN, "192.0.2.1"},
 			{3, 2, 3, 5, 2, 2, "4420", DiscoveryNQN, "2001:db8::1"},
 			{3, 2, 2, 5, 2, 2, "4420", NQN, "2001:db8::1"},
-			{3, 1, 1, 6, 0, 3, "8009", wire.DiscoveryNQN, "192.0.2.9"},
+			{3, 1, 1, 4, 0, 3, "8009", wire.DiscoveryNQN, "192.0.2.9"},
 		}
 		for i := range want {
 			if got[i] != want[i] {

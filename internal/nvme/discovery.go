@@ -16,7 +16,6 @@ const (
 	entryReferral      = 1
 	entrySubsystem     = 2
 	entryCurrent       = 3
-	secureNotRequired  = 2
 	secureRequired     = 1
 	flowControlCanOff  = 1 << 2
 	persistentSupport  = 1 << 1 // EPCSD
@@ -64,7 +63,7 @@ func appendEntry(b []byte, p Port, kind byte, nqn string) []byte {
 	var e [discoveryEntry]byte
 	addr := p.Address.Addr().Unmap()
 	e[0], e[1], e[2] = transportTCP, family(addr), kind
-	e[3] = secureNotRequired | flowControlCanOff
+	e[3] = flowControlCanOff // "not specified": hosts take "not required" for a wish to use TLS
 	if p.Secure {
 		e[3] = secureRequired | flowControlCanOff
 		e[768] = securityTLS13

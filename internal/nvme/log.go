@@ -59,6 +59,10 @@ func runGetLogPage(c *Controller, r *Request) {
 	}
 	retain := e.CDW(10)>>15&1 != 0
 	data := p.read(c, r, retain)
+	if uint8(e.CDW(10)) == wire.LogANA {
+		// Hosts read as much as the limits of Identify let the log become.
+		offset = min(offset, uint64(len(data)))
+	}
 	if offset > uint64(len(data)) {
 		r.fail(wire.InvalidField)
 		return
