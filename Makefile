@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin
 LINT_VERSION := v2.15.0
-FUZZTIME ?= 5s
+FUZZTIME ?= 8000x
 export CGO_ENABLED ?= 0
 
 .PHONY: help build serve test unit conformance lab-test race cover lint fuzz bench deps generate clean
@@ -46,7 +46,7 @@ lint: $(BIN)/golangci-lint ## run the linters, layer rules included
 $(BIN)/golangci-lint:
 	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-fuzz: ## run every fuzz target for FUZZTIME
+fuzz: ## run every fuzz target for FUZZTIME: a number of inputs (8000x) or a time (1m)
 	@test/fuzz.sh $(FUZZTIME)
 
 bench: deps build ## compare with tgtd and with the bare floor; prints one table

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for the given time each.
+# Runs every fuzz target of the module for the given number of inputs, such as 8000x, or
+# time, such as 1m.
 set -euo pipefail
-each=${1:-5s}
+each=${1:-8000x}
 cd "$(dirname "$0")/.."
 count=0
 while IFS=: read -r file line; do
