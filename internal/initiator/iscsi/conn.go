@@ -131,7 +131,7 @@ func (c *Conn) reader() {
 		s.quiet.Wait()
 	}
 	c.abandonLocked()
-	done := c.done.take()
+	done := settle(c.done.take())
 	s.mu.Unlock()
 	deliver(done)
 	close(c.gone)

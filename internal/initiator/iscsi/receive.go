@@ -15,7 +15,7 @@ func (c *Conn) take() error {
 	s.mu.Lock()
 	c.reading = true
 	err := c.takeLocked()
-	done := c.done.take()
+	done := settle(c.done.take())
 	s.mu.Unlock()
 	deliver(done)
 	if len(c.answered)+len(c.messages) > 0 {

@@ -156,7 +156,7 @@ func (s *Session) manage(ctx context.Context, f Function, lun uint64, task *Comm
 		switch task.state {
 		case waiting:
 			s.waiting.remove(task)
-			task.Err, task.next = ErrAborted, nil
+			task.Err, task.next, task.state = ErrAborted, nil, idle
 			s.mu.Unlock()
 			deliver(task)
 			return FunctionComplete, nil

@@ -136,7 +136,7 @@ func deliver(cmd *Command) {
 			c.callback.Lock()
 		}
 		next := cmd.next
-		cmd.next, cmd.state = nil, idle
+		cmd.next = nil
 		cmd.Done(cmd)
 		cmd = next
 	}
@@ -157,4 +157,12 @@ func (c *Conn) writer() {
 			return
 		}
 	}
+}
+
+// settle makes a chain of ended commands idle. Session.mu is held.
+func settle(chain *Command) *Command {
+	for cmd := chain; cmd != nil; cmd = cmd.next {
+		cmd.state = idle
+	}
+	return chain
 }
