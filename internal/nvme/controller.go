@@ -54,7 +54,7 @@ type Controller struct {
 	keepAlive time.Duration // 0 for none
 	timer     *time.Timer
 	features  features
-	past      Stats // of queues that are gone
+	past      unit.Stats // of queues that are gone
 }
 
 const (
@@ -87,17 +87,6 @@ func (c *Controller) Queues() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.queues)
-}
-
-// Stats returns the counts of the controller's commands.
-func (c *Controller) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.past
-	for _, q := range c.queues {
-		s.add(q.Stats())
-	}
-	return s
 }
 
 // open asks the array what the host sees. Commands wait for it.
@@ -181,11 +170,13 @@ func (c *Controller) join(q *Queue, id uint16, depth int, noFlow bool) wire.Stat
 
 // leave takes a closed queue out, and the controller with its last one.
 func (c *Controller) leave(q *Queue) {
+	c.sub.counting.Lock()
 	c.mu.Lock()
 	if c.queues[q.id] == q {
 		delete(c.queues, q.id)
-		c.past.add(q.Stats())
+		c.past.Add(c.sub.retireLocked(q))
 	}
+	c.sub.counting.Unlock()
 	last := c.ending && len(c.queues) == 0
 	c.mu.Unlock()
 	if last {

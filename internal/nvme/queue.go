@@ -15,7 +15,8 @@ type QueueConfig struct {
 	Local  netip.AddrPort
 	Port   uint16 // id of the port (portal) that was reached
 	// TLSIdentity is the PSK identity, empty without TLS.
-	TLSIdentity string
+	TLSIdentity              string
+	HeaderDigest, DataDigest bool
 	// InCapsule is how much data a command capsule of an I/O queue may hold, in bytes (a
 	// multiple of 16; admin and Fabrics commands always have 8192).
 	InCapsule int
@@ -50,8 +51,8 @@ type Queue struct {
 	closed     bool
 	requests   *Request // list of commands under way, newest first
 	first      *Request // the first half of a fused pair, which waits for the second to arrive
-	stats      Stats
-	parkings   uint64 // how many requests were made to wait
+	parkings   uint64   // how many requests were made to wait
+	counts     counts
 }
 
 // Depth returns how many entries the queue has: at most one fewer
@@ -278,46 +279,4 @@ func (q *Queue) unlinkLocked(r *Request) {
 		r.next.prev = r.prev
 	}
 	r.prev, r.next = nil, nil
-}
-
-// Stats counts what commands have done.
-type Stats struct {
-	Reads, ReadBytes   uint64
-	Writes, WriteBytes uint64
-	Others             uint64 // commands that neither read nor write
-	Errors             uint64 // commands that did not succeed
-}
-
-func (s *Stats) add(o Stats) {
-	s.Reads += o.Reads
-	s.ReadBytes += o.ReadBytes
-	s.Writes += o.Writes
-	s.WriteBytes += o.WriteBytes
-	s.Others += o.Others
-	s.Errors += o.Errors
-}
-
-// countLocked adds a finished command to the statistics.
-func (q *Queue) countLocked(r *Request) {
-	switch {
-	case !r.Status.OK():
-		q.stats.Errors++
-	case r.ns == nil:
-		q.stats.Others++
-	case r.SQE.Opcode() == wire.Read:
-		q.stats.Reads++
-		q.stats.ReadBytes += uint64(len(r.DataIn))
-	case r.SQE.Opcode() == wire.Write:
-		q.stats.Writes++
-		q.stats.WriteBytes += uint64(len(r.DataOut))
-	default:
-		q.stats.Others++
-	}
-}
-
-// Stats returns the counts of the queue's commands.
-func (q *Queue) Stats() Stats {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.stats
 }

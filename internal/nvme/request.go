@@ -122,7 +122,7 @@ func (r *Request) finish(s wire.Status) {
 	r.Status = s
 	q.mu.Lock()
 	q.unlinkLocked(r)
-	q.countLocked(r)
+	q.counts.add(r)
 	// A command cancelled from here on has had its effect: that it ends is all that is waited for.
 	drains := r.drains
 	r.drains = nil

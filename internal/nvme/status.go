@@ -12,6 +12,9 @@ type QueueStatus struct {
 	Depth  int    // entries
 	Remote netip.AddrPort
 	Local  netip.AddrPort
+	// HeaderDigest and DataDigest say that the transport protects its PDUs by digests.
+	HeaderDigest, DataDigest bool
+	InFlight                 int // commands under way, event requests left out
 }
 
 // QueueStatus lists the connected queues in order of their ids.
@@ -20,7 +23,10 @@ func (c *Controller) QueueStatus() []QueueStatus {
 	defer c.mu.Unlock()
 	list := make([]QueueStatus, 0, len(c.queues))
 	for id, q := range c.queues {
-		list = append(list, QueueStatus{ID: id, Depth: q.Depth(), Remote: q.cfg.Remote, Local: q.cfg.Local})
+		list = append(list, QueueStatus{
+			ID: id, Depth: q.Depth(), Remote: q.cfg.Remote, Local: q.cfg.Local,
+			HeaderDigest: q.cfg.HeaderDigest, DataDigest: q.cfg.DataDigest, InFlight: q.Stats().InFlight,
+		})
 	}
 	slices.SortFunc(list, func(a, b QueueStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return list
@@ -30,4 +36,9 @@ func (c *Controller) QueueStatus() []QueueStatus {
 func (c *Controller) Namespaces() int { return len(c.table.Load().all()) }
 
 // Authenticated reports whether the host had to prove a key, and did.
-func (c *Controller) Authenticated() bool { return !c.grant.HostKey.Empty() }
+func (c *Controller) Authenticated() bool {
+	c.mu.Lock()
+	q := c.queues[0]
+	c.mu.Unlock()
+	return q != nil && q.passed.Load() && !c.grant.HostKey.Empty()
+}

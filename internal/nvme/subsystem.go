@@ -43,6 +43,9 @@ type Subsystem struct {
 	cfg     Config
 	started time.Time
 
+	counting sync.Mutex                 // above mu
+	past     map[*unit.Unit]*unit.Stats // of queues that are gone
+
 	mu          sync.Mutex // above Controller.mu
 	controllers map[uint16]*Controller
 	lastID      uint16
@@ -83,6 +86,7 @@ func NewSubsystem(c Config) (*Subsystem, error) {
 	return &Subsystem{
 		cfg:         c,
 		started:     time.Now(),
+		past:        make(map[*unit.Unit]*unit.Stats),
 		controllers: make(map[uint16]*Controller),
 		lastID:      c.LastController,
 		generation:  1,

@@ -152,6 +152,7 @@ func (s *Server) serveConn(c *conn) {
 	c.nc = nc
 	c.queue = s.cfg.NewQueue(nvme.QueueConfig{
 		Remote: c.remote, Local: c.local, Port: c.port, TLSIdentity: identity, InCapsule: s.cfg.InCapsule, Kill: c.dismiss,
+		HeaderDigest: c.send.HeaderDigest, DataDigest: c.send.DataDigest,
 	})
 	c.born = s.tick.Load()
 	s.mu.Lock()

@@ -206,7 +206,7 @@ func TestStats(t *testing.T) {
 	n.Do(0, readCDB, nil)
 	n.Do(0, writeCDB, make([]byte, 512))
 	n.Do(0, testUnitReady, nil)
-	want := scsi.Stats{Reads: 1, ReadBytes: 512, Writes: 1, WriteBytes: 512, Others: 1, Errors: 1}
+	want := unit.Stats{Reads: 1, ReadBytes: 512, Writes: 1, WriteBytes: 512, Others: 1, Errors: 1}
 	if got := n.Stats(); got != want {
 		t.Errorf("nexus: %+v, want %+v", got, want)
 	}

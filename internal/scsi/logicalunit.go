@@ -35,7 +35,7 @@ type LogicalUnit struct {
 	mu     sync.Mutex // above path.mu
 	closed bool
 	paths  map[*path]struct{}
-	past   Stats // of paths that are gone
+	past   unit.Stats // of paths that are gone
 	modes  modes
 }
 
@@ -183,12 +183,12 @@ func (lu *LogicalUnit) join(p *path) error {
 func (lu *LogicalUnit) forget(p *path) {
 	p.mu.Lock()
 	s := p.stats
-	p.stats = Stats{}
+	p.stats = unit.Stats{}
 	p.mu.Unlock()
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	delete(lu.paths, p)
-	lu.past.add(s)
+	lu.past.Add(s)
 }
 
 // shut takes no more paths and returns those that there are.
@@ -230,32 +230,13 @@ func (lu *LogicalUnit) enabled() (tasks, ordered int) {
 	return tasks, ordered
 }
 
-// Stats counts what commands have done.
-type Stats struct {
-	Reads, ReadBytes   uint64
-	Writes, WriteBytes uint64
-	Others             uint64 // commands that neither read nor write
-	Errors             uint64 // commands that did not end with GOOD or CONDITION MET
-}
-
-func (s *Stats) add(o Stats) {
-	s.Reads += o.Reads
-	s.ReadBytes += o.ReadBytes
-	s.Writes += o.Writes
-	s.WriteBytes += o.WriteBytes
-	s.Others += o.Others
-	s.Errors += o.Errors
-}
-
-// Stats returns the unit's counts since it was added.
-func (lu *LogicalUnit) Stats() Stats {
+// Stats returns the counts of the unit's SCSI commands since it was added.
+func (lu *LogicalUnit) Stats() unit.Stats {
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	s := lu.past
 	for p := range lu.paths {
-		p.mu.Lock()
-		s.add(p.stats)
-		p.mu.Unlock()
+		s.Add(p.count())
 	}
 	return s
 }

@@ -254,12 +254,10 @@ func (n *Nexus) shut() []*path {
 }
 
 // Stats returns the counts of the nexus's commands on the units that it sees now.
-func (n *Nexus) Stats() Stats {
-	var s Stats
+func (n *Nexus) Stats() unit.Stats {
+	var s unit.Stats
 	for _, p := range n.paths() {
-		p.mu.Lock()
-		s.add(p.stats)
-		p.mu.Unlock()
+		s.Add(p.count())
 	}
 	return s
 }

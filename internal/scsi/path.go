@@ -21,7 +21,7 @@ type path struct {
 	closed     bool
 	tasks      *Task // list of tasks under way, newest first
 	attentions []uint16
-	stats      Stats
+	stats      unit.Stats
 }
 
 var _ unit.Watcher = (*path)(nil)
@@ -45,6 +45,17 @@ func (p *path) unlinkLocked(t *Task) {
 		t.next.prev = t.prev
 	}
 	t.prev, t.next = nil, nil
+}
+
+// count returns the counts of the path's commands.
+func (p *path) count() unit.Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	for t := p.tasks; t != nil; t = t.next {
+		s.InFlight++
+	}
+	return s
 }
 
 // countLocked adds a finished task to the statistics.

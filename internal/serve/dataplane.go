@@ -6,8 +6,8 @@ import (
 
 	"lintel.io/lintel/internal/agent"
 	"lintel.io/lintel/internal/array"
-	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/target"
+	"lintel.io/lintel/internal/unit"
 )
 
 // dataPlane shows the data plane of this process to the agent, in the agent's
@@ -68,12 +68,14 @@ func (d dataPlane) Sessions() []agent.Session {
 			Commands:       c.Stats.Reads + c.Stats.Writes + c.Stats.Others,
 			ReadBytes:      c.Stats.ReadBytes,
 			WriteBytes:     c.Stats.WriteBytes,
+			InFlight:       c.Stats.InFlight,
 			ControllerID:   c.ID,
 			HostIdentifier: c.HostID,
 		}
 		for _, q := range c.Queues {
 			a.Connections = append(a.Connections, agent.Connection{
 				QueueID: q.ID, QueueDepth: uint16(q.Depth), Remote: q.Remote, Local: q.Local,
+				HeaderDigest: q.HeaderDigest, DataDigest: q.DataDigest,
 			})
 		}
 		list = append(list, a)
@@ -108,10 +110,10 @@ func (d dataPlane) Stats() agent.Stats {
 	return stats
 }
 
-func ioStats(s scsi.Stats) agent.IOStats {
+func ioStats(s unit.Stats) agent.IOStats {
 	return agent.IOStats{
 		ReadOps: s.Reads, ReadBytes: s.ReadBytes,
 		WriteOps: s.Writes, WriteBytes: s.WriteBytes,
-		OtherOps: s.Others, Errors: s.Errors,
+		OtherOps: s.Others, Errors: s.Errors, InFlight: s.InFlight,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
 	nvmehost "lintel.io/lintel/internal/initiator/nvme"
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
@@ -241,5 +242,61 @@ func TestNVMeHostsAndNamespacesFollowTheState(t *testing.T) {
 	}
 	if _, err := f.connect(nvmehost.Options{}); err == nil {
 		t.Error("a stranger connected")
+	}
+}
+
+// TestStatisticsOfBothProtocols counts the commands on a volume over both
+// protocols together, and goes on with what is gone.
+func TestStatisticsOfBothProtocols(t *testing.T) {
+	f := newFixture(t)
+	v := f.addVolume(1, 4<<20, 0)
+	f.addVolume(2, 4<<20, 1)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	s := f.login()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	c := f.mustConnect(nvmehost.Options{IOQueues: 2, HeaderDigest: true})
+	before := f.tgt.Stats().Volumes[v.ID]
+	buf := make([]byte, 4096)
+	for i, q := range c.Queues() {
+		if err := q.Write(ctx, 1, uint64(8*i), 512, buf, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Read(ctx, 2, 0, 512, buf[:512]); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Read(ctx, 1, 1<<40, 512, buf); err == nil {
+			t.Fatal("a read beyond the end succeeds")
+		}
+	}
+	if err := s.Write(ctx, 0, 0, 512, buf); err != nil {
+		t.Fatal(err)
+	}
+	want := before
+	want.Add(unit.Stats{Writes: 3, WriteBytes: 3 * 4096, Errors: 2})
+	check := func(when string) {
+		t.Helper()
+		if got := f.tgt.Stats().Volumes[v.ID]; got != want {
+			t.Errorf("%s: %+v, want %+v", when, got, want)
+		}
+	}
+	check("while connected")
+	if q := f.tgt.Controllers()[0].Queues; len(q) != 3 || !q[1].HeaderDigest || q[1].DataDigest || q[1].InFlight != 0 {
+		t.Errorf("queues: %+v", q)
+	}
+	c.Close()
+	for len(f.tgt.Controllers()) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	check("when the host has gone")
+	total := f.tgt.Stats().Total
+	f.mustConnect(nvmehost.Options{})
+	f.pd.Volumes, f.doc.Mappings = f.pd.Volumes[1:], f.doc.Mappings[1:]
+	f.apply()
+	if got := f.tgt.Stats().Total; got.Writes != total.Writes || got.WriteBytes != total.WriteBytes || got.Reads != total.Reads || got.Errors < total.Errors {
+		t.Errorf("total after the volume was deleted: %+v, before %+v", got, total)
 	}
 }

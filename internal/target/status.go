@@ -9,7 +9,7 @@ import (
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/iscsi"
 	"lintel.io/lintel/internal/nvme"
-	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/unit"
 )
 
 // VolumeStatus is how a volume does.
@@ -125,7 +125,7 @@ type Controller struct {
 	OwnerID       string // id of the host it belongs to, empty for none
 	Namespaces    int
 	Authenticated bool
-	Stats         nvme.Stats
+	Stats         unit.Stats
 	Queues        []nvme.QueueStatus
 }
 
@@ -176,15 +176,15 @@ func (t *Target) DropSession(id uint64) bool { return t.server.Drop(id) }
 
 // Stats are the counters since the start of the process.
 type Stats struct {
-	Volumes     map[string]scsi.Stats // by volume id
-	Total       scsi.Stats
+	Volumes     map[string]unit.Stats // by volume id, over both protocols
+	Total       unit.Stats            // volumes that are gone included
 	Sessions    int
 	Connections int
 }
 
 // Stats returns the counters.
 func (t *Target) Stats() Stats {
-	s := Stats{Volumes: map[string]scsi.Stats{}}
+	s := Stats{Volumes: map[string]unit.Stats{}}
 	for _, session := range t.server.Sessions() {
 		s.Sessions++
 		s.Connections += len(session.Connections)
@@ -196,21 +196,17 @@ func (t *Target) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Total = t.retired
+	if t.subsystem == nil {
+		return s
+	}
+	overNVMe := t.subsystem.UnitStats()
 	for id, v := range t.volumes {
 		vs := v.lu.Stats()
+		vs.Add(overNVMe[v.lu.Unit()])
 		s.Volumes[id] = vs
-		addStats(&s.Total, vs)
+		s.Total.Add(vs)
 	}
 	return s
-}
-
-func addStats(sum *scsi.Stats, s scsi.Stats) {
-	sum.Reads += s.Reads
-	sum.ReadBytes += s.ReadBytes
-	sum.Writes += s.Writes
-	sum.WriteBytes += s.WriteBytes
-	sum.Others += s.Others
-	sum.Errors += s.Errors
 }
 
 // State returns the state that was applied last, nil before the first.

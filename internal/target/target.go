@@ -73,7 +73,7 @@ type Target struct {
 	// controllers are those of NVMe hosts that see namespaces.
 	controllers map[*nvme.Controller]struct{}
 	nextID      uint16     // number of the last group
-	retired     scsi.Stats // of volumes that are gone
+	retired     unit.Stats // of volumes that are gone
 }
 
 // New returns a Target that presents nothing yet.

@@ -151,7 +151,8 @@ func (t *Target) closeVolume(ctx context.Context, v *volume) error {
 		}
 	}
 	t.mu.Lock()
-	addStats(&t.retired, v.lu.Stats())
+	t.retired.Add(v.lu.Stats())
+	t.retired.Add(t.subsystem.ForgetUnit(v.lu.Unit()))
 	t.mu.Unlock()
 	return v.lu.Unit().Close()
 }
