@@ -117,7 +117,7 @@ func TestNVMe(t *testing.T) {
 	step("identify", func(t *testing.T) {
 		contains(t, sh(t, host, "nvme id-ctrl %s", controller), "mn        : LINTEL VIRTUAL-DISK", "subnqn    : "+nqn, "cntrltype : 1", "ver       : 0x20000", "fuses     : 0x1")
 		contains(t, sh(t, host, "nvme id-ns %s", device), "nsze    : 0x40000", "anagrpid: 1", "lbads:9  rp:0 (in use)", "nmic    : 0x1", "nvmcap  : 134217728")
-		contains(t, sh(t, host, "nvme ns-descs %s", device), "eui64   : ", "csi     : 0")
+		contains(t, sh(t, host, "nvme ns-descs %s", device), "eui64   : ", "nguid   : ", "uuid    : ", "csi     : 0")
 	})
 	step("file system", func(t *testing.T) {
 		sh(t, host, `

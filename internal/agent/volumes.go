@@ -32,7 +32,7 @@ func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings i
 			Rotational: v.Rotational, Thin: new(v.Thin), ReadOnly: v.ReadOnly, WriteThrough: v.WriteThrough,
 			ThinThresholdPercent: uint32(v.ThinThreshold), Comment: v.Comment,
 		},
-		Status: &lintelv1.VolumeStatus{Mappings: uint32(mappings)},
+		Status: &lintelv1.VolumeStatus{Mappings: uint32(mappings), Nguid: v.NGUID(), Uuid: v.UUID()},
 	}
 	s := a.plane.Volume(v.ID)
 	m.Status.State, m.Status.Reason = lintelv1.VolumeState_VOLUME_STATE_ONLINE, s.Reason

@@ -1,6 +1,7 @@
 package array
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -61,6 +62,34 @@ func NormalizeNAAPrefix(s string) (string, error) {
 		return "", Errorf(KindInvalid, "naa_prefix %q: give 6 hex digits", s)
 	}
 	return h, nil
+}
+
+// NGUID returns the namespace globally unique identifier by which NVMe hosts know
+// the volume, as 32 hex digits, or "" where its eui64_id has 12 bytes or is
+// missing. An NGUID is an EUI-64 behind 8 bytes that extend it (NVMe NVM 1.0
+// §4.1.5.1), as an EUI-64 based designator of 16 bytes is (SPC-4 §7.8.6.5.4). So it
+// is an eui64_id of 16 bytes as it stands; one of 8 bytes is extended by a hash of
+// the naa_id, so that the first 8 bytes alone are unique too.
+func (v *Volume) NGUID() string {
+	switch len(v.EUI64) {
+	case 32:
+		return v.EUI64
+	case 16:
+		sum := sha256.Sum256([]byte("nguid\x00" + v.NAA))
+		return hex.EncodeToString(sum[:8]) + v.EUI64
+	}
+	return ""
+}
+
+// UUID returns the UUID by which NVMe hosts know the volume, in its text form. It is
+// of version 8 (RFC 9562 §5.8): a hash of naa_id and eui64_id, so that it stays
+// as long as they do, and a volume that takes over from another takes this over too.
+func (v *Volume) UUID() string {
+	sum := sha256.Sum256([]byte("uuid\x00" + v.NAA + "\x00" + v.EUI64))
+	u := sum[:16]
+	u[6] = u[6]&0x0f | 0x80
+	u[8] = u[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
 // checkText returns a KindInvalid error unless s is printable ASCII of at most

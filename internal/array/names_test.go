@@ -170,6 +170,27 @@ func TestIdentityForms(t *testing.T) {
 	}
 }
 
+// TestNamespaceIdentity checks that what NVMe hosts know a volume by is made of its
+// identity alone, and never becomes another (NVMe NVM 1.0 §4.1.5.1, RFC 9562 §5.8).
+func TestNamespaceIdentity(t *testing.T) {
+	const naa = "6024c4e0123456789abcdef012345678"
+	for _, c := range []struct{ eui, nguid, uuid string }{
+		{"024c4e0123456789", "d224544197cd4c19024c4e0123456789", "dbc1a2b6-1d47-829f-9d9c-ca846b654973"},
+		{"00112233445566770011223344556677", "00112233445566770011223344556677", "2bcf8ccc-5371-8ebf-873c-45dc8d7434ed"},
+		{"001122334455667700112233", "", "753fee9c-2688-8d38-803b-ea09476c9971"},
+		{"", "", "23006bf7-6fed-8eaf-b375-668dc35fe6e2"},
+	} {
+		v := &Volume{Object: Object{ID: "p1-1"}, Name: "a", NAA: naa, EUI64: c.eui}
+		if v.NGUID() != c.nguid || v.UUID() != c.uuid {
+			t.Errorf("eui64_id %q: NGUID %q, UUID %q", c.eui, v.NGUID(), v.UUID())
+		}
+		w := &Volume{Object: Object{ID: "p2-7", Rev: 9}, Name: "b", NAA: naa, EUI64: c.eui, Size: 1 << 20}
+		if w.NGUID() != v.NGUID() || w.UUID() != v.UUID() {
+			t.Errorf("eui64_id %q: another volume that takes the identity over has NGUID %q, UUID %q", c.eui, w.NGUID(), w.UUID())
+		}
+	}
+}
+
 func TestParseNetwork(t *testing.T) {
 	for text, want := range map[string]string{
 		"192.0.2.7": "192.0.2.7/32", "192.0.2.7/24": "192.0.2.0/24", "2001:db8::5/32": "2001:db8::/32", "::1": "::1/128", "::ffff:192.0.2.1": "192.0.2.1/32",

@@ -197,7 +197,7 @@ func (s *State) validateVolumes(before *State) error {
 		return Errorf(KindInvalid, "an array has at most %d volumes", MaxVolumes)
 	}
 	n := len(s.volumes)
-	ids, names, naas, euis, t10s, serials, paths := make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set)
+	ids, names, naas, euis, nguids, t10s, serials, paths := make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set, n), make(set)
 	for _, p := range s.Pools {
 		for _, v := range p.Volumes {
 			if before == nil || before.volumes[v.ID].volume != v {
@@ -211,7 +211,7 @@ func (s *State) validateVolumes(before *State) error {
 				what, key string
 			}{
 				{names, "name", v.Name}, {ids, "id", v.ID}, {naas, "naa_id (first 8 bytes)", naaKey(v.NAA)},
-				{euis, "eui64_id", v.EUI64}, {t10s, "t10_dev_id", v.T10ID}, {serials, "usn", v.Serial}, {paths, "path", v.Path},
+				{euis, "eui64_id", v.EUI64}, {nguids, "nguid", v.NGUID()}, {t10s, "t10_dev_id", v.T10ID}, {serials, "usn", v.Serial}, {paths, "path", v.Path},
 			} {
 				if c.key == "" {
 					continue

@@ -187,6 +187,8 @@ func describeVolume(v *lintelv1.Volume) []detail {
 		{"rotational", yesNo(spec.GetRotational())},
 		{"naa_id", spec.GetNaaId()},
 		{"eui64_id", spec.GetEui64Id()},
+		{"nguid", status.GetNguid()},
+		{"uuid", status.GetUuid()},
 		{"t10_dev_id", spec.GetT10DevId()},
 		{"usn", spec.GetUsn()},
 		{"inquiry", strings.Join([]string{spec.GetVendor(), spec.GetProduct(), spec.GetRevision()}, " / ")},

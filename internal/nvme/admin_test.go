@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,8 +79,8 @@ func TestIdentifyNamespace(t *testing.T) {
 			if 1<<d[130] != size || d[25] != 0 || d[26] != 0 {
 				t.Errorf("LBADS %d, NLBAF %d, FLBAS %d", d[130], d[25], d[26])
 			}
-			if !bytes.Equal(d[104:120], u.Attributes().EUI64) {
-				t.Errorf("NGUID % X", d[104:120])
+			if a := u.Attributes(); !bytes.Equal(d[104:120], a.NGUID) || !bytes.Equal(d[120:128], a.EUI64) {
+				t.Errorf("NGUID % X, EUI64 % X", d[104:120], d[120:128])
 			}
 			if le.Uint32(d[92:]) != uint32(u.Group().ID()) || d[30] != 1 || d[31] != 0xFE || d[33] != 9 || d[99] != 0 {
 				t.Errorf("ANAGRPID %d, NMIC %d, RESCAP %#x, DLFEAT %d, NSATTR %d", le.Uint32(d[92:]), d[30], d[31], d[33], d[99])
@@ -107,17 +108,25 @@ func TestIdentifyNamespace(t *testing.T) {
 
 // TestIdentifyDescriptors checks the Namespace Identification Descriptor list (NVMe Base 2.0 §5.17.2.3).
 func TestIdentifyDescriptors(t *testing.T) {
-	ids := [][]byte{unit.GenerateEUI64(unit.DefaultPrefix, "x"), {1, 2, 3, 4, 5, 6, 7, 8}, nil}
-	b := New(t, Config{Units: 3, Attributes: func(i int, a *unit.Attributes) { a.EUI64 = ids[i] }})
+	eui, long, nguid, uuid := fill(8, 1), fill(16, 2), fill(16, 3), fill(16, 4)
+	identities := []unit.Attributes{
+		{EUI64: eui, NGUID: nguid, UUID: uuid},
+		{EUI64: long, NGUID: long, UUID: uuid}, // its EUI-64 need not be unique
+		{UUID: uuid},
+	}
+	b := New(t, Config{Units: 3, Attributes: func(i int, a *unit.Attributes) {
+		a.EUI64, a.NGUID, a.UUID = identities[i].EUI64, identities[i].NGUID, identities[i].UUID
+	}})
 	a := b.Attach("a")
-	for i, kind := range []byte{2, 1, 3} {
+	for i, want := range [][]byte{
+		slices.Concat([]byte{1, 8, 0, 0}, eui, []byte{2, 16, 0, 0}, nguid, []byte{3, 16, 0, 0}, uuid),
+		slices.Concat([]byte{2, 16, 0, 0}, long, []byte{3, 16, 0, 0}, uuid),
+		slices.Concat([]byte{3, 16, 0, 0}, uuid),
+	} {
+		want = append(want, 4, 1, 0, 0, 0) // the NVM command set
 		d := a.Admin.Good(Identify(wire.CNSDescriptors, uint32(i+1))).Data
-		n := int(d[1])
-		if d[0] != kind || ids[i] != nil && !bytes.Equal(d[4:4+n], ids[i]) {
-			t.Errorf("namespace %d: % X", i+1, d[:24])
-		}
-		if d[4+n] != 4 || d[5+n] != 1 || d[8+n] != 0 || d[9+n] != 0 {
-			t.Errorf("namespace %d: command set % X", i+1, d[4+n:12+n])
+		if !bytes.Equal(d[:len(want)], want) || !bytes.Equal(d[len(want):], fill(len(d)-len(want), 0)) {
+			t.Errorf("namespace %d: % X, want % X", i+1, d[:80], want)
 		}
 	}
 	a.Admin.Fails(Identify(wire.CNSDescriptors, 9), wire.InvalidNamespace.DNR())

@@ -8,8 +8,9 @@
 // # Namespaces
 //
 // A namespace is a unit.Unit under a number (NSID) that is the same on all
-// controllers of one host; another host may see the unit under another number. Its NGUID (or
-// EUI64) is the EUI-64 based designator that SCSI hosts find in page 83h.
+// controllers of one host; another host may see the unit under another number. Its EUI64 is
+// the EUI-64 based designator that SCSI hosts find in page 83h, where that has 8 bytes;
+// its NGUID and UUID are attributes of the unit.
 //
 // # Reservations
 //

@@ -1,7 +1,6 @@
 package nvme
 
 import (
-	"crypto/sha256"
 	"slices"
 
 	"lintel.io/lintel/internal/unit"
@@ -238,9 +237,8 @@ func identifyNamespace(ns *namespace, b []byte) {
 	if ns.isReadOnly() {
 		b[99] = writeProtected
 	}
-	nguid, eui64, _ := identity(u)
-	copy(b[104:120], nguid)
-	copy(b[120:128], eui64)
+	copy(b[104:120], a.NGUID)
+	copy(b[120:128], eui64(a))
 	b[130] = shift // LBADS of format 0, the only one
 }
 
@@ -269,22 +267,13 @@ func identifyIndependent(ns *namespace, b []byte) {
 	b[14] = namespaceReady
 }
 
-// identity returns the identifiers of a unit: the EUI-64 based designator that
-// SCSI hosts see, as NGUID where it has 16 bytes or EUI64 where it has 8. Only a unit
-// without either has a UUID, made of its id: hosts prefer a UUID, and would know the volume
-// by another identity than over SCSI.
-func identity(u *unit.Unit) (nguid, eui64, uuid []byte) {
-	switch id := u.Attributes().EUI64; len(id) {
-	case 16:
-		return id, nil, nil
-	case 8:
-		return nil, id, nil
+// eui64 returns the EUI-64 of a unit, nil where its designator has another length: the
+// part that is an EUI-64 may be that of other units too.
+func eui64(a *unit.Attributes) []byte {
+	if len(a.EUI64) == 8 {
+		return a.EUI64
 	}
-	sum := sha256.Sum256([]byte("uuid\x00" + string(u.ID())))
-	uuid = sum[:16]
-	uuid[6] = uuid[6]&0x0F | 0x80 // version 8 (RFC 9562 §5.8)
-	uuid[8] = uuid[8]&0x3F | 0x80
-	return nil, nil, uuid
+	return nil
 }
 
 // identifyDescriptors fills the Namespace Identification Descriptor list (NVMe Base
@@ -292,17 +281,17 @@ func identity(u *unit.Unit) (nguid, eui64, uuid []byte) {
 func identifyDescriptors(ns *namespace, b []byte) {
 	const kindEUI64, kindNGUID, kindUUID, kindCommandSet = 1, 2, 3, 4
 	put := func(kind byte, id []byte) {
-		if id == nil {
+		if len(id) == 0 {
 			return
 		}
 		b[0], b[1] = kind, byte(len(id))
 		copy(b[4:], id)
 		b = b[4+len(id):]
 	}
-	nguid, eui64, uuid := identity(ns.unit)
-	put(kindEUI64, eui64)
-	put(kindNGUID, nguid)
-	put(kindUUID, uuid)
+	a := ns.unit.Attributes()
+	put(kindEUI64, eui64(a))
+	put(kindNGUID, a.NGUID)
+	put(kindUUID, a.UUID)
 	put(kindCommandSet, []byte{0})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"lintel.io/lintel/internal/array"
@@ -182,9 +183,19 @@ func (t *Target) attributes(v *array.Volume) (unit.Attributes, error) {
 	if err != nil {
 		return unit.Attributes{}, fmt.Errorf("eui64_id: %w", err)
 	}
+	nguid, err := hex.DecodeString(v.NGUID())
+	if err != nil {
+		return unit.Attributes{}, fmt.Errorf("nguid: %w", err)
+	}
+	uuid, err := hex.DecodeString(strings.ReplaceAll(v.UUID(), "-", ""))
+	if err != nil {
+		return unit.Attributes{}, fmt.Errorf("uuid: %w", err)
+	}
 	a := unit.Attributes{
 		NAA:              naa,
 		EUI64:            eui,
+		NGUID:            nguid,
+		UUID:             uuid,
 		T10ID:            v.T10ID,
 		Serial:           v.Serial,
 		Vendor:           v.Vendor,

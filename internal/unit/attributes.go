@@ -28,6 +28,8 @@ var DefaultPrefix = [3]byte{0x02, 0x4C, 0x4E}
 type Attributes struct {
 	NAA      []byte // 8 (NAA 2, 3 or 5) or 16 (NAA 6) bytes, always set
 	EUI64    []byte // 8, 12 or 16 bytes, nil for none
+	NGUID    []byte // of the NVMe namespace: 16 bytes, nil for none
+	UUID     []byte // of the NVMe namespace: 16 bytes, nil for none
 	T10ID    string // vendor specific part of the T10 designator, at most 228 ASCII bytes
 	Serial   string // unit serial number, at most 252 printable ASCII bytes
 	Vendor   string // at most 8 ASCII bytes
@@ -61,6 +63,14 @@ func (a *Attributes) Validate() error {
 	if err := checkEUI64(a.EUI64); err != nil {
 		return err
 	}
+	for _, id := range []struct {
+		name  string
+		value []byte
+	}{{"nguid", a.NGUID}, {"uuid", a.UUID}} {
+		if n := len(id.value); n != 0 && n != 16 {
+			return fmt.Errorf("%w: %s has %d bytes: use 16", ErrInvalid, id.name, n)
+		}
+	}
 	for _, t := range []struct {
 		name, value string
 		limit       int
@@ -90,6 +100,8 @@ func (a *Attributes) Clone() Attributes {
 	c := *a
 	c.NAA = bytes.Clone(a.NAA)
 	c.EUI64 = bytes.Clone(a.EUI64)
+	c.NGUID = bytes.Clone(a.NGUID)
+	c.UUID = bytes.Clone(a.UUID)
 	return c
 }
 
@@ -98,10 +110,10 @@ func (a *Attributes) sameGeometry(b *Attributes) bool {
 }
 
 // sameIdentity compares what initiators tell units apart by: everything that
-// goes into a designation descriptor or the unit serial number.
+// goes into a designation or identification descriptor or the unit serial number.
 func (a *Attributes) sameIdentity(b *Attributes) bool {
 	return bytes.Equal(a.NAA, b.NAA) && bytes.Equal(a.EUI64, b.EUI64) &&
-		a.T10ID == b.T10ID && a.Serial == b.Serial && a.Vendor == b.Vendor
+		bytes.Equal(a.NGUID, b.NGUID) && bytes.Equal(a.UUID, b.UUID) && a.T10ID == b.T10ID && a.Serial == b.Serial && a.Vendor == b.Vendor
 }
 
 func (a *Attributes) sameInquiry(b *Attributes) bool {

@@ -373,7 +373,12 @@ type VolumeStatus struct {
 	// Number of sessions that see the volume.
 	Sessions uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// Number of mappings.
-	Mappings      uint32 `protobuf:"varint,5,opt,name=mappings,proto3" json:"mappings,omitempty"`
+	Mappings uint32 `protobuf:"varint,5,opt,name=mappings,proto3" json:"mappings,omitempty"`
+	// NGUID of the namespace over NVMe, 32 hex digits, made of naa_id and eui64_id;
+	// empty where eui64_id has 12 bytes.
+	Nguid string `protobuf:"bytes,6,opt,name=nguid,proto3" json:"nguid,omitempty"`
+	// UUID of the namespace over NVMe, made of naa_id and eui64_id.
+	Uuid          string `protobuf:"bytes,7,opt,name=uuid,proto3" json:"uuid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +446,20 @@ func (x *VolumeStatus) GetMappings() uint32 {
 		return x.Mappings
 	}
 	return 0
+}
+
+func (x *VolumeStatus) GetNguid() string {
+	if x != nil {
+		return x.Nguid
+	}
+	return ""
+}
+
+func (x *VolumeStatus) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
 }
 
 // Volume is a block device carved from a pool.
@@ -1231,14 +1250,16 @@ const file_lintel_v1_volume_proto_rawDesc = "" +
 	"\x16thin_threshold_percent\x18\x13 \x01(\rR\x14thinThresholdPercent\x12\x18\n" +
 	"\acomment\x18\x14 \x01(\tR\acommentB\x14\n" +
 	"\x12_physical_exponentB\a\n" +
-	"\x05_thin\"\xab\x01\n" +
+	"\x05_thin\"\xd5\x01\n" +
 	"\fVolumeStatus\x12,\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x16.lintel.v1.VolumeStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
 	"used_bytes\x18\x03 \x01(\x04R\tusedBytes\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x1a\n" +
-	"\bmappings\x18\x05 \x01(\rR\bmappings\"\xbe\x01\n" +
+	"\bmappings\x18\x05 \x01(\rR\bmappings\x12\x14\n" +
+	"\x05nguid\x18\x06 \x01(\tR\x05nguid\x12\x12\n" +
+	"\x04uuid\x18\a \x01(\tR\x04uuid\"\xbe\x01\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +

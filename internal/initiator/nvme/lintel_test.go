@@ -102,7 +102,7 @@ func TestLintelCommands(t *testing.T) {
 		t.Error(list, err)
 	}
 	if n, err := c.IdentifyNamespace(ctx, 1); err != nil || n.Blocks != 64<<20/512 || n.BlockSize != 512 || n.NGUID == [16]byte{} {
-		t.Errorf("%+v, %v", n, err)
+		t.Errorf("%+v, %v", n.NGUID, err)
 	}
 	if d, err := c.Descriptors(ctx, 1); err != nil || len(d) < 2 {
 		t.Error(d, err)

@@ -185,7 +185,9 @@ func (b *Bench) addUnit(c Config, i int) {
 	id := unit.ID(fmt.Sprintf("bench-%d", i))
 	a := unit.Attributes{
 		NAA:       unit.GenerateNAA(unit.DefaultPrefix, id, nil),
-		EUI64:     unit.GenerateEUI64(unit.DefaultPrefix, id),
+		EUI64:     []byte{0x02, 0x4C, 0x4E, 0, 0, 0, 0, byte(i)},
+		NGUID:     unit.GenerateEUI64(unit.DefaultPrefix, id),
+		UUID:      unit.GenerateEUI64(unit.DefaultPrefix, "uuid of "+id),
 		T10ID:     string(id),
 		Serial:    unit.GenerateSerial(id),
 		Vendor:    "LINTEL",

@@ -39,7 +39,7 @@ func Start(grant nvme.Grant, devices ...block.Device) (*Server, error) {
 	for i, d := range devices {
 		id := unit.ID(fmt.Sprintf("test-%d", i+1))
 		u, err := unit.New(unit.Config{ID: id, Device: d, Group: s.Group, Attributes: unit.Attributes{
-			NAA: unit.GenerateNAA(unit.DefaultPrefix, id, nil), EUI64: unit.GenerateEUI64(unit.DefaultPrefix, id),
+			NAA: unit.GenerateNAA(unit.DefaultPrefix, id, nil), NGUID: unit.GenerateEUI64(unit.DefaultPrefix, id), UUID: unit.GenerateEUI64(unit.DefaultPrefix, "uuid of "+id),
 			Serial: string(id), Vendor: "LINTEL", Product: "VIRTUAL-DISK", BlockSize: 512, Thin: true,
 		}})
 		if err != nil {
