@@ -17,6 +17,11 @@ const (
 	// fallocateSize is the piece, in bytes, in which space is given back or
 	// zeroed: some file systems start anew after a signal.
 	fallocateSize = 1 << 30
+	// searchPiece is the piece, in bytes, in which a transfer that met a medium
+	// error is repeated; the first piece that fails is repeated by blocks, of
+	// minBlock at least. So a search waits for two more failures of the medium, not for one a block.
+	searchPiece = 64 << 10
+	minBlock    = 512
 )
 
 // A backing is an open file or block device with what the file and disk devices
@@ -120,11 +125,15 @@ func (b *backing) read(r *Request) error {
 	return nil
 }
 
+// readAll fills p. A medium error tells the first bad block.
 func (b *backing) readAll(p []byte, off int64) error {
-	for len(p) > 0 {
-		n, errno := b.calls.read(b.fd, p, off)
+	for piece := len(p); len(p) > 0; {
+		n, errno := b.calls.read(b.fd, p[:min(len(p), piece)], off)
 		switch {
 		case errno == unix.EINTR:
+			continue
+		case kindOf(errno) == KindMedium && min(len(p), piece) > b.block():
+			piece = b.narrow(min(len(p), piece))
 			continue
 		case errno != 0:
 			return &Error{Op: Read, Kind: kindOf(errno), Off: off, Err: errno}
@@ -134,6 +143,18 @@ func (b *backing) readAll(p []byte, off int64) error {
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
+}
+
+// block returns the size of what the medium loses at once, as far as it matters.
+func (b *backing) block() int { return max(b.info.BlockSize, minBlock) }
+
+// narrow returns the piece in which to repeat a transfer of n bytes, of which the
+// medium has failed some.
+func (b *backing) narrow(n int) int {
+	if n > searchPiece {
+		return searchPiece
+	}
+	return b.block()
 }
 
 func (b *backing) write(r *Request) error {
@@ -170,33 +191,43 @@ func (b *backing) writeAll(r *Request, p []byte, off int64) error {
 	if flags != 0 {
 		// RWF_DSYNC consumes the kernel's record of failed write-back, of
 		// this write and of earlier ones, so its failure counts like that
-		// of a flush. Only a refused write is harmless; for lack of space,
-		// a second, plain attempt shows which of both it was.
-		kind := kindOf(errno)
-		if kind == KindNoSpace {
-			if _, again := b.writeFull(p[n:], off+int64(n), 0); again != 0 {
+		// of a flush. Only a refused write is harmless; a second, plain attempt
+		// shows which of both it was, and which block is bad.
+		kind, bad := kindOf(errno), int64(unknown)
+		if kind == KindNoSpace || kind == KindMedium {
+			done, again := b.writeFull(p[n:], off+int64(n), 0)
+			switch {
+			case again != 0 && kind == KindNoSpace:
 				errno, kind = again, kindOf(again)
-			} else {
+			case again != 0:
+				bad = off + int64(n+done)
+			default:
 				kind = KindMedium
 			}
 		}
 		if kind != KindNoSpace && kind != KindReadOnly {
-			return b.fails(r.Op, errno)
+			return b.fails(r.Op, bad, errno)
 		}
 	}
 	return &Error{Op: r.Op, Kind: kindOf(errno), Off: off + int64(n), Err: errno}
 }
 
-// writeFull writes all of p, or returns how much it wrote and why no more.
+// writeFull writes all of p, or returns how much it wrote and why no more: after a
+// medium error of a plain write that is up to the first bad block. One that has
+// to reach the medium is not repeated: that could succeed for the wrong reason.
 func (b *backing) writeFull(p []byte, off int64, flags uintptr) (int, unix.Errno) {
 	piece := b.piece
 	if flags != 0 {
 		piece = len(p) // each piece would wait for the medium
 	}
 	for done := 0; ; {
-		n, errno := b.calls.write(b.fd, p[done:min(len(p), done+piece)], off+int64(done), flags)
+		size := min(len(p)-done, piece)
+		n, errno := b.calls.write(b.fd, p[done:done+size], off+int64(done), flags)
 		switch {
 		case errno == unix.EINTR:
+			continue
+		case flags == 0 && kindOf(errno) == KindMedium && size > b.block():
+			piece = b.narrow(size)
 			continue
 		case errno != 0:
 			return done, errno
@@ -228,11 +259,12 @@ func (b *backing) deallocate(r *Request) error {
 		if errno == unix.EINTR {
 			continue
 		}
+		bad := int64(unknown)
 		if errno == unix.EOPNOTSUPP || errno == unix.EINVAL {
-			errno = b.writeZeros(off, n)
+			bad, errno = b.writeZeros(off, n)
 		}
 		if errno != 0 {
-			return &Error{Op: r.Op, Kind: kindOf(errno), Off: off, Err: errno}
+			return &Error{Op: r.Op, Kind: kindOf(errno), Off: bad, Err: errno}
 		}
 		off += n
 	}
@@ -242,19 +274,20 @@ func (b *backing) deallocate(r *Request) error {
 	return nil
 }
 
-func (b *backing) writeZeros(off, n int64) unix.Errno {
+// writeZeros returns the first byte that it could not write, and why.
+func (b *backing) writeZeros(off, n int64) (int64, unix.Errno) {
 	buf := Get(int(min(n, bounceSize)))
 	defer buf.Put()
 	p := buf.Bytes(int(min(n, bounceSize)))
 	clear(p)
 	for n > 0 {
 		part := min(n, int64(len(p)))
-		if _, errno := b.writeFull(p[:part], off, 0); errno != 0 {
-			return errno
+		if done, errno := b.writeFull(p[:part], off, 0); errno != 0 {
+			return off + int64(done), errno
 		}
 		off, n = off+part, n-part
 	}
-	return 0
+	return off, 0
 }
 
 // flush has r wait for an fdatasync that starts after now. All that wait
@@ -301,7 +334,7 @@ func (b *backing) sync(op Op) error {
 		errno = b.calls.sync(b.fd)
 	}
 	if errno != 0 {
-		return b.fails(op, errno)
+		return b.fails(op, unknown, errno)
 	}
 	return nil
 }
@@ -318,17 +351,20 @@ func (b *backing) vouch(op Op) error {
 	return &Error{Op: op, Kind: err.Kind, Off: err.Off, Err: err.Err}
 }
 
-// fails records that what was written may be lost.
-func (b *backing) fails(op Op, errno unix.Errno) error {
+// fails records that what was written may be lost, and returns the error of the
+// operation that tells so; off is the first bad byte, where that is known.
+func (b *backing) fails(op Op, off int64, errno unix.Errno) error {
 	kind := kindOf(errno)
 	if kind == KindNoSpace || kind == KindReadOnly {
 		kind = KindMedium // neither passes by itself, unlike these
 	}
 	b.broken.CompareAndSwap(nil, &Error{
 		Kind: kind,
+		Off:  unknown,
 		Err:  fmt.Errorf("%s: writes may be lost since the last good flush; check the storage and open the device again: %w", b.path, errno),
 	})
-	return b.vouch(op)
+	err := b.broken.Load()
+	return &Error{Op: op, Kind: err.Kind, Off: off, Err: err.Err}
 }
 
 func (b *backing) Close() error {

@@ -178,19 +178,27 @@ func (k Kind) String() string {
 	return "I/O error"
 }
 
+// unknown is the Off of an error of which nobody knows what it has hit.
+const unknown = -1
+
 // Error is the failure of a request.
 type Error struct {
 	Op   Op
 	Kind Kind
-	Off  int64 // first byte known to be affected
+	Off  int64 // first byte affected (of a KindMedium error the first that is bad), -1 where that is not known
 	Err  error // the cause, may be nil
 }
 
 func (e *Error) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("%s at byte %d: %s: %v", e.Op, e.Off, e.Kind, e.Err)
+	s := e.Op.String()
+	if e.Off >= 0 {
+		s += fmt.Sprintf(" at byte %d", e.Off)
 	}
-	return fmt.Sprintf("%s at byte %d: %s", e.Op, e.Off, e.Kind)
+	s += ": " + e.Kind.String()
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
 }
 
 func (e *Error) Unwrap() error { return e.Err }

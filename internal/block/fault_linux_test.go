@@ -16,6 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func newTestFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "volume")
+	if err := CreateFile(path, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // testFile returns a file device of 1 MiB with a clock that the test moves, and the
 // path of its file.
 func testFile(t *testing.T) (d *file, path string, clock *atomic.Int64) {
@@ -50,20 +59,96 @@ func TestErrnoKinds(t *testing.T) {
 	}
 }
 
-func TestReadOfABadSector(t *testing.T) {
-	d, _, _ := testFile(t)
-	d.noReadNow.Store(true)
+// badBlocks has the calls of a device fail for transfers that hit one of the blocks of
+// 512 bytes, and counts the failures. Like the kernel's they tell nothing else.
+func badBlocks(d *backing, failures *atomic.Int32, bad ...int64) {
+	hit := func(p []byte, off int64) bool {
+		for _, block := range bad {
+			if off < block*512+512 && block*512 < off+int64(len(p)) {
+				failures.Add(1)
+				return true
+			}
+		}
+		return false
+	}
 	d.calls.read = func(fd int, p []byte, off int64) (int, unix.Errno) {
-		if off >= 8192 {
+		if hit(p, off) {
+			return 0, unix.ENODATA
+		}
+		return readAt(fd, p, off)
+	}
+	d.calls.write = func(fd int, p []byte, off int64, flags uintptr) (int, unix.Errno) {
+		if flags == unix.RWF_NOWAIT {
+			return 0, unix.EAGAIN
+		}
+		if hit(p, off) {
 			return 0, unix.EIO
 		}
-		return readAt(fd, p[:4096], off)
+		return writeAt(fd, p, off, flags)
 	}
-	err := do(d, Request{Op: Read, Data: make([]byte, 16384)})
-	wantKind(t, "read", err, KindMedium)
+}
+
+func wantBad(t *testing.T, what string, err error, op Op, block int64) {
+	t.Helper()
 	var e *Error
-	if !errors.As(err, &e) || e.Off != 8192 || e.Op != Read {
-		t.Errorf("%v does not name the first bad byte, 8192", err)
+	if !errors.As(err, &e) || e.Kind != KindMedium || e.Op != op || e.Off != block*512 {
+		t.Errorf("%s: %v does not name block %d", what, err, block)
+	}
+}
+
+// A medium error names the first bad block, wherever in the request it lies.
+func TestBadBlock(t *testing.T) {
+	const first, second = 1111, 1112
+	for _, alignment := range []int{0, 1} {
+		dev, err := NewTestDisk(newTestFile(t), 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dev.Close()
+		var failures atomic.Int32
+		badBlocks(&dev.(*disk).backing, &failures, first, second)
+		for _, c := range []struct{ block, blocks int64 }{
+			{first, 1}, {first, 8}, {first - 3, 8}, {first - 7, 8}, {first - 1000, 2048}, {0, first + 1}, {0, 2048},
+		} {
+			data := Get(1<<20 + 512).Bytes(1<<20 + 512)[alignment:][:c.blocks*512]
+			failures.Store(0)
+			wantBad(t, "read", do(dev, Request{Op: Read, Off: c.block * 512, Data: data}), Read, first)
+			if n := failures.Load(); n > 3 {
+				t.Errorf("%d blocks: the medium has failed %d times", c.blocks, n)
+			}
+			wantBad(t, "write", do(dev, Request{Op: Write, Off: c.block * 512, Data: data}), Write, first)
+		}
+		want(t, "read before", do(dev, Request{Op: Read, Data: make([]byte, first*512)}))
+		wantBad(t, "read behind", do(dev, Request{Op: Read, Off: second * 512, Data: make([]byte, 4096)}), Read, second)
+		want(t, "flush", do(dev, Request{Op: Flush}))
+		wantBad(t, "FUA", do(dev, Request{Op: Write, Flags: FUA, Off: 4096, Data: make([]byte, 1<<20)}), Write, first)
+		var e *Error
+		if err := do(dev, Request{Op: Flush}); !errors.As(err, &e) || e.Off >= 0 {
+			t.Errorf("a flush that fails for a former write: %v", err)
+		}
+	}
+}
+
+// What fails once and then works has worked; also a file has the search made by a worker.
+func TestPassingMediumError(t *testing.T) {
+	d, _, _ := testFile(t)
+	d.noReadNow.Store(true)
+	data := bytes.Repeat(block4K(3), 64)
+	want(t, "write", do(d, Request{Op: Write, Data: data}))
+	var reads int
+	d.calls.read = func(fd int, p []byte, off int64) (int, unix.Errno) {
+		if reads++; reads <= 3 {
+			return 0, unix.EIO
+		}
+		if !onWorker() {
+			t.Error("the search waits on the caller's goroutine")
+		}
+		return readAt(fd, p, off)
+	}
+	got := make([]byte, len(data))
+	want(t, "read", do(d, Request{Op: Read, Data: got}))
+	if !bytes.Equal(got, data) {
+		t.Error("the read in pieces is wrong")
 	}
 }
 

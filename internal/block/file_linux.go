@@ -220,7 +220,7 @@ func (d *file) Submit(r *Request) {
 // readNow reads without waiting. It returns false where the workers have to.
 func (d *file) readNow(r *Request) (bool, error) {
 	if wrong := d.wrong.Load(); wrong != nil && wrong.Kind == KindMedium && r.Off+int64(len(r.Data)) > wrong.Off {
-		return true, fail(r, KindMedium, wrong.Err)
+		return true, &Error{Op: Read, Kind: KindMedium, Off: max(r.Off, wrong.Off), Err: wrong.Err}
 	}
 	if len(r.Data) == 0 {
 		return true, nil
@@ -236,9 +236,9 @@ func (d *file) readNow(r *Request) (bool, error) {
 	if !d.pacer.inline(start) {
 		return false, nil
 	}
-	err := d.readAll(r.Data, r.Off)
+	n, errno := d.calls.read(d.fd, r.Data, r.Off)
 	d.pacer.note(start, d.now())
-	return true, err
+	return errno == 0 && n == len(r.Data), nil // what fails is searched for by a worker
 }
 
 // changeNow refuses changes of a file that is not there, and makes those that
@@ -265,9 +265,9 @@ func (d *file) changeNow(r *Request) (bool, error) {
 	case len(r.Data) > inlineWrite || !d.pacer.inline(start):
 		return false, nil
 	}
-	err := d.writeAll(r, r.Data, r.Off)
+	n, errno := d.calls.write(d.fd, r.Data, r.Off, 0)
 	d.pacer.note(start, d.now())
-	return true, err
+	return errno == 0 && n == len(r.Data), nil
 }
 
 // verify looks whether the file is still what was opened.

@@ -125,8 +125,8 @@ func fusedDone(o *op) step {
 	if o.req.Err == nil {
 		return o.finish(wire.Success)
 	}
-	s := o.r.queue.ctrl.ioStatus(o.req.Err)
 	second := o.pair
+	s := second.ioStatus(o.req.Err)
 	o.pair = nil
 	o.finish(wire.AbortedFailedFused.DNR())
 	second.finish(s)

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -242,5 +241,3 @@ func (c *Controller) checkKeepAlive() {
 	c.mu.Unlock()
 	c.kill(errKeepAlive, wire.KeepAliveExpired)
 }
-
-func asBlockError(err error, e **block.Error) bool { return errors.As(err, e) }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"lintel.io/lintel/internal/block"
+	"lintel.io/lintel/internal/block/blocktest"
 	"lintel.io/lintel/internal/nvme"
 	. "lintel.io/lintel/internal/nvme/nvmetest"
 	"lintel.io/lintel/internal/unit"
@@ -227,6 +228,32 @@ func TestReadOnly(t *testing.T) {
 	a.IO.Good(Read(1, 0, 1, 512))
 	if a.Admin.Good(Identify(wire.CNSNamespace, 1)).Data[99] != 1 {
 		t.Error("NSATTR does not say write protected")
+	}
+}
+
+// TestBadBlock checks the status of a block that cannot be read or written, and the Error Information log (NVMe Base 2.0 §3.3.3.2.3, §5.16.1.2).
+func TestBadBlock(t *testing.T) {
+	const bad = 13
+	dev := blocktest.NewFaulty(block.NewMem(1 << 20))
+	b := New(t, Config{Device: func(int, int64) block.Device { return dev }})
+	a := b.Attach("a")
+	dev.Inject(blocktest.Fault{Off: bad * 512, Len: 512, Kind: block.KindMedium})
+	read, write := wire.UnrecoveredRead.DNR(), wire.WriteFault.DNR()
+	for _, c := range []struct {
+		cmd  Command
+		want wire.Status
+	}{
+		{Read(1, 10, 8, 512), read},
+		{Compare(1, 10, fill(4096, 0), 512), read},
+		{Blocks(wire.Verify, 1, 10, 8), read},
+		{Write(1, 10, fill(4096, 0), 512), write},
+		{Blocks(wire.WriteZeroes, 1, 10, 8), write},
+	} {
+		a.IO.Fails(c.cmd, c.want)
+		e := a.Admin.Good(GetLogPage(wire.LogError, 64, 0)).Data
+		if status, lba := binary.LittleEndian.Uint16(e[12:])>>1, binary.LittleEndian.Uint64(e[16:]); status != uint16(c.want) || lba != bad {
+			t.Errorf("opcode %02Xh: the log says status %04Xh at block %d", c.cmd.Opcode, status, lba)
+		}
 	}
 }
 

@@ -105,7 +105,7 @@ func (c *Controller) logError(r *Request) {
 	le.PutUint16(b[12:], uint16(r.Status)<<1)
 	le.PutUint16(b[14:], 0xFFFF) // the location is not known
 	if r.ns != nil {
-		le.PutUint64(b[16:], r.SQE.SLBA())
+		le.PutUint64(b[16:], r.lba)
 		le.PutUint32(b[24:], r.ns.nsid)
 	}
 	if len(l.entries) == errorEntries {

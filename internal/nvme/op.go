@@ -207,4 +207,4 @@ func (o *op) finish(s wire.Status) step {
 func (o *op) stop() step { return o.finish(wire.AbortRequested) }
 
 // failIO ends the op and its command with the error of its last request.
-func (o *op) failIO() step { return o.finish(o.r.queue.ctrl.ioStatus(o.req.Err)) }
+func (o *op) failIO() step { return o.finish(o.r.ioStatus(o.req.Err)) }

@@ -146,6 +146,7 @@ func (q *Queue) Execute(r *Request) {
 		r.cancelled.Store(0)
 	}
 	e := r.SQE
+	r.lba = e.SLBA()
 	q.mu.Lock()
 	if q.closed {
 		r.cancelled.Store(uint32(wire.AbortedSQDeletion))

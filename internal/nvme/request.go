@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"lintel.io/lintel/internal/block"
@@ -46,6 +47,7 @@ type Request struct {
 	step  func(*Request)  // what to do when req has completed or guard is ready
 
 	in        *block.Buffer
+	lba       uint64        // of the Error Information log: the first block that had the error
 	length    int           // of the data of the command, in bytes, as its SGL says
 	cancelled atomic.Uint32 // a wire.Status
 
@@ -144,7 +146,17 @@ func (r *Request) finish(s wire.Status) {
 func (r *Request) fail(s wire.Status) { r.finish(s.DNR()) }
 
 // failIO ends the command with the status that a device error stands for.
-func (r *Request) failIO(err error) { r.finish(r.queue.ctrl.ioStatus(err)) }
+func (r *Request) failIO(err error) { r.finish(r.ioStatus(err)) }
+
+// ioStatus returns the status of a device error of the command, and keeps the first bad block
+// for the Error Information log.
+func (r *Request) ioStatus(err error) wire.Status {
+	var e *block.Error
+	if errors.As(err, &e) && e.Kind == block.KindMedium && e.Off >= 0 {
+		r.lba = uint64(e.Off) >> r.ns.unit.BlockShift()
+	}
+	return r.queue.ctrl.ioStatus(err)
+}
 
 // commandRetryDelay1 selects CRDT1 in the Command Retry Delay field.
 const commandRetryDelay1 wire.Status = 1 << 11
@@ -156,7 +168,7 @@ func (c *Controller) ioStatus(err error) wire.Status {
 	switch block.KindOf(err) {
 	case block.KindMedium:
 		var e *block.Error
-		if asBlockError(err, &e) && e.Op != block.Read {
+		if errors.As(err, &e) && e.Op != block.Read {
 			return wire.WriteFault.DNR()
 		}
 		return wire.UnrecoveredRead.DNR()

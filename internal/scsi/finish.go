@@ -69,7 +69,7 @@ func (t *Task) FailField(inData bool, byteOffset, bit int) {
 }
 
 // FailIO ends the task with the sense that a device error stands for:
-// KindMedium 3/11/00 or 3/0C/00 with the LBA in INFORMATION, KindNoSpace 7/27/07
+// KindMedium 3/11/00 or 3/0C/00 with the LBA of the first bad block, where known, in INFORMATION, KindNoSpace 7/27/07
 // (DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT), KindReadOnly 7/27/00,
 // KindGone 2/04/01 while it may come back, else 4/44/00.
 func (t *Task) FailIO(err error) { t.Fail(t.IOSense(err)) }
@@ -84,7 +84,7 @@ func (t *Task) IOSense(err error) Sense {
 			if e.Op != block.Read {
 				s.Code = wire.WriteError
 			}
-			s.Information, s.HasInfo = uint64(e.Off)>>t.LU.unit.BlockShift(), true
+			s.Information, s.HasInfo = uint64(max(e.Off, 0))>>t.LU.unit.BlockShift(), e.Off >= 0
 		}
 		return s
 	case block.KindNoSpace:

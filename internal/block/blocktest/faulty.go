@@ -198,7 +198,7 @@ func (f *Faulty) run(r *block.Request) error {
 		if fault.Count--; fault.Count == 0 {
 			f.faults = slices.Delete(f.faults, i, i+1)
 		}
-		return newError(r, fault.Kind)
+		return &block.Error{Op: r.Op, Kind: fault.Kind, Off: max(r.Off, fault.Off)}
 	}
 	switch r.Op {
 	case block.Read:

@@ -217,6 +217,9 @@ func TestReadError(t *testing.T) {
 			if s := r.fails(cdb(op, 10, 2), nil, c.key, c.code); c.kind == block.KindMedium && (!s.HasInfo || s.Information != 10) {
 				t.Errorf("information is %d", s.Information)
 			}
+			if s := r.fails(cdb(op, 7, 8), nil, c.key, c.code); c.kind == block.KindMedium && (!s.HasInfo || s.Information != 10) {
+				t.Errorf("information is %d for a bad block inside", s.Information)
+			}
 		}
 		remove()
 		r.good(cdb(wire.OpRead10, 10, 2), nil)

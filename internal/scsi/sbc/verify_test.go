@@ -83,8 +83,17 @@ func TestVerifyError(t *testing.T) {
 	r := newRig(t, f, unit.Attributes{BlockSize: 512}, nil)
 	f.Inject(blocktest.Fault{Ops: []block.Op{block.Read}, Off: 3 << 20, Len: 512, Kind: block.KindMedium})
 	r.good(cdb(wire.OpVerify16, 0, 2048), nil)
-	r.fails(cdb(wire.OpVerify16, 0, 8192), nil, wire.KeyMediumError, wire.UnrecoveredReadError)
-	r.fails(cdb(wire.OpWriteVerify16, 6144, 1), r.fill(1, 1), wire.KeyMediumError, wire.UnrecoveredReadError)
+	for _, c := range []struct{ cdb, out []byte }{
+		{cdb(wire.OpVerify16, 0, 8192), nil},
+		{cdb(wire.OpVerify16, 6140, 8), nil},
+		{flags(cdb(wire.OpVerify16, 6140, 8), 2), r.fill(8, 0)},
+		{cdb(wire.OpWriteVerify16, 6144, 1), r.fill(1, 1)},
+		{cdb(wire.OpWriteVerify16, 6140, 8), r.fill(8, 1)},
+	} {
+		if s := r.fails(c.cdb, c.out, wire.KeyMediumError, wire.UnrecoveredReadError); !s.HasInfo || s.Information != 6144 {
+			t.Errorf("% X: information is %d", c.cdb, s.Information)
+		}
+	}
 }
 
 // TestWriteVerify checks WRITE AND VERIFY(10), WRITE AND VERIFY(12), WRITE AND VERIFY(16) (SBC-3 §5.36, §5.37, §5.38).
