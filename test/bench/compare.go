@@ -41,11 +41,11 @@ type goal struct {
 }
 
 func cpuAtMost(limit float64) goal {
-	return goal{"server CPU per I/O", func(s sample) float64 { return s.cpu }, limit, true}
+	return goal{"server CPU per I/O", sampleCPU, limit, true}
 }
 
 func iopsAtLeast(limit float64) goal {
-	return goal{"IOPS", func(s sample) float64 { return s.iops }, limit, false}
+	return goal{"IOPS", sampleIOPS, limit, false}
 }
 
 func rateAtLeast(limit float64) goal {
@@ -72,6 +72,9 @@ type sample struct {
 	p50, p99, cpu float64 // microseconds
 }
 
+func sampleIOPS(s sample) float64 { return s.iops }
+func sampleCPU(s sample) float64  { return s.cpu }
+
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 // server is a target under test.
@@ -85,6 +88,10 @@ type server interface {
 type row struct {
 	workload
 	oursSamples, theirsSamples []sample
+}
+
+func (r *row) ratio(value func(sample) float64) float64 {
+	return ratio(r.oursSamples, r.theirsSamples, value)
 }
 
 // floorRow is what was measured of the floor.
@@ -245,10 +252,7 @@ func median(samples []sample) (m sample) {
 		for i := range samples {
 			values[i] = *get(&samples[i])
 		}
-		slices.Sort(values)
-		if n := len(values); n > 0 {
-			*get(&m) = (values[(n-1)/2] + values[n/2]) / 2
-		}
+		*get(&m) = middle(values)
 	}
 	of(func(s *sample) *float64 { return &s.iops })
 	of(func(s *sample) *float64 { return &s.rate })
@@ -256,4 +260,24 @@ func median(samples []sample) (m sample) {
 	of(func(s *sample) *float64 { return &s.p99 })
 	of(func(s *sample) *float64 { return &s.cpu })
 	return m
+}
+
+// ratio is the median of the rounds' ratios: what disturbs a machine for longer than
+// a measurement disturbs both sides of one round.
+func ratio(ours, theirs []sample, value func(sample) float64) float64 {
+	ratios := make([]float64, min(len(ours), len(theirs)))
+	for i := range ratios {
+		ratios[i] = value(ours[i]) / value(theirs[i])
+	}
+	return middle(ratios)
+}
+
+// middle returns the median and sorts values.
+func middle(values []float64) float64 {
+	slices.Sort(values)
+	n := len(values)
+	if n == 0 {
+		return 0
+	}
+	return (values[(n-1)/2] + values[n/2]) / 2
 }

@@ -26,8 +26,9 @@ const startTime = 30 * time.Second
 type lintel struct {
 	cmd      *exec.Cmd
 	log      bytes.Buffer
-	address  string
-	iqn      string
+	address  string // of the iSCSI portal
+	nvme     string // of the NVMe/TCP portal
+	iqn, nqn string
 	volumes  lintelv1connect.VolumeServiceClient
 	hosts    lintelv1connect.HostServiceClient
 	mappings lintelv1connect.MappingServiceClient
@@ -37,17 +38,19 @@ type lintel struct {
 // every initiator.
 func startLintel(ctx context.Context, program, dir string) (*lintel, error) {
 	l := &lintel{}
-	var err error
-	if l.address, err = freeAddress(); err != nil {
-		return nil, err
+	for _, a := range []*string{&l.address, &l.nvme} {
+		var err error
+		if *a, err = freeAddress(); err != nil {
+			return nil, err
+		}
 	}
-	l.cmd = exec.Command(program, "serve", "--data-dir", dir, "--portal", l.address, "--log-level", "error")
+	l.cmd = exec.Command(program, "serve", "--data-dir", dir, "--portal", l.address, "--nvme-portal", l.nvme, "--log-level", "error")
 	l.cmd.Stdout, l.cmd.Stderr = &l.log, &l.log
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start lintel (make build makes it): %w", err)
 	}
-	if err := awaitListener(ctx, l.address); err != nil {
+	if err := awaitListener(ctx, "unix", serve.SocketPath(dir)); err != nil { // it comes after the portals
 		_ = l.Close()
 		return nil, fmt.Errorf("lintel serve: %w\n%s", err, l.log.Bytes())
 	}
@@ -70,9 +73,10 @@ func (l *lintel) prepare(ctx context.Context, targets lintelv1connect.TargetServ
 	if err != nil {
 		return err
 	}
-	l.iqn = target.Msg.GetTarget().GetSpec().GetIqn()
+	spec := target.Msg.GetTarget().GetSpec()
+	l.iqn, l.nqn = spec.GetIqn(), spec.GetSubsystemNqn()
 	_, err = l.hosts.CreateHost(ctx, connect.NewRequest(&lintelv1.CreateHostRequest{
-		Spec: &lintelv1.HostSpec{Name: "any", Initiators: []string{"*"}},
+		Spec: &lintelv1.HostSpec{Name: "any", Initiators: []string{"*"}, Nqns: []string{"*"}},
 	}))
 	return err
 }
@@ -85,15 +89,21 @@ func (l *lintel) create(ctx context.Context, name string, kind lintelv1.VolumeKi
 	return err
 }
 
+// mapTo gives the volume to every initiator, as a LUN and as the namespace of the same number.
 func (l *lintel) mapTo(ctx context.Context, volume string, lun uint32) error {
 	_, err := l.mappings.CreateMapping(ctx, connect.NewRequest(&lintelv1.CreateMappingRequest{
-		Spec: &lintelv1.MappingSpec{Volume: volume, To: &lintelv1.MappingSpec_Host{Host: "any"}, Lun: &lun},
+		Spec: &lintelv1.MappingSpec{Volume: volume, To: &lintelv1.MappingSpec_Host{Host: "any"}, Lun: &lun, Nsid: &lun},
 	}))
 	return err
 }
 
 func (l *lintel) url(lun int) string { return fmt.Sprintf("iscsi://%s/%s/%d", l.address, l.iqn, lun) }
 func (l *lintel) pid() int           { return l.cmd.Process.Pid }
+
+// overNVMe is the same array through its NVMe/TCP portal.
+type overNVMe struct{ *lintel }
+
+func (l overNVMe) url(nsid int) string { return fmt.Sprintf("nvme://%s/%s/%d", l.nvme, l.nqn, nsid) }
 
 // Close stops the array.
 func (l *lintel) Close() error {
@@ -117,12 +127,12 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func awaitListener(ctx context.Context, address string) error {
+func awaitListener(ctx context.Context, network, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	var d net.Dialer
 	for {
-		c, err := d.DialContext(ctx, "tcp", address)
+		c, err := d.DialContext(ctx, network, address)
 		if err == nil {
 			return c.Close()
 		}

@@ -34,7 +34,6 @@ func main() {
 		_, err := fmt.Sscanf(s, "%d:%d", &floor.request, &floor.answer)
 		return err
 	})
-	nvme := flag.Bool("nvme-server", false, "")
 	flag.StringVar(&o.lintel, "lintel", "bin/lintel", "the lintel `program`")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each measurement is made; the table has the medians")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "`time` of one measurement")
@@ -46,9 +45,6 @@ func main() {
 	flag.Parse()
 	if floor.request > 0 {
 		fatal(serveFloor(floor))
-	}
-	if *nvme {
-		fatal(serveNVMe())
 	}
 	var err error
 	if o.only, err = regexp.Compile(only); err != nil {

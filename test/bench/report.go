@@ -57,7 +57,7 @@ func (c *comparison) write(w io.Writer) (goals []figure) {
 		compared := len(row.theirsSamples) > 0
 		cells := append([]string{row.name, c.ours}, ours.cells()...)
 		if compared {
-			cells = append(cells, fmt.Sprintf("%.2f ×", ours.iops/theirs.iops), fmt.Sprintf("%.2f ×", ours.cpu/theirs.cpu))
+			cells = append(cells, times(row.ratio(sampleIOPS)), times(row.ratio(sampleCPU)))
 		}
 		t = append(t, cells)
 		if !compared {
@@ -65,7 +65,7 @@ func (c *comparison) write(w io.Writer) (goals []figure) {
 		}
 		t = append(t, append([]string{"", c.theirs}, theirs.cells()...))
 		for _, g := range row.goals {
-			goals = append(goals, g.figure(row.name, c.whose, ours, theirs))
+			goals = append(goals, g.figure(row, c.whose))
 		}
 	}
 	for _, f := range c.floor {
@@ -83,15 +83,18 @@ func (s sample) cells() []string {
 	}
 }
 
-func (g goal) figure(name, whose string, ours, theirs sample) figure {
-	ratio := g.value(ours) / g.value(theirs)
+// times writes a ratio.
+func times(ratio float64) string { return fmt.Sprintf("%.2f ×", ratio) }
+
+func (g goal) figure(row *row, whose string) figure {
+	ratio := row.ratio(g.value)
 	sign, met := "≥", ratio >= g.limit
 	if g.atMost {
 		sign, met = "≤", ratio <= g.limit
 	}
 	return figure{
-		what: fmt.Sprintf("%s: %s of %s", name, g.what, whose), met: met,
-		got: fmt.Sprintf("%.2f ×", ratio), goal: fmt.Sprintf("%s %.2f ×", sign, g.limit),
+		what: fmt.Sprintf("%s: %s of %s", row.name, g.what, whose), met: met,
+		got: times(ratio), goal: sign + " " + times(g.limit),
 	}
 }
 

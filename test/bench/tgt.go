@@ -38,7 +38,7 @@ func startTgt(ctx context.Context, dir string, fileSize int64) (*tgt, error) {
 		return nil, fmt.Errorf("start tgtd: %w", err)
 	}
 	file := filepath.Join(dir, "unit")
-	err = awaitListener(ctx, address)
+	err = awaitListener(ctx, "tcp", address)
 	if err == nil {
 		err = os.WriteFile(file, nil, 0o600)
 	}
