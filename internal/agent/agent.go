@@ -59,6 +59,9 @@ type Agent struct {
 
 	queue queue
 
+	applying   sync.Mutex // above mu
+	unfinished []func()   // what follows when the data plane has let go of what changes took away
+
 	mu       sync.Mutex
 	pools    map[string]*pool.Pool // by id
 	tidy     map[string]*tidying   // by pool id: work done that its document still lists
@@ -109,50 +112,36 @@ func Open(opts Options) (_ *Agent, err error) {
 
 // openPools opens the pools, or makes the first one, and takes the state from them.
 func (a *Agent) openPools() error {
-	dirs, err := pool.List(filepath.Join(a.opts.DataDir, pool.PoolsDir))
+	root := filepath.Join(a.opts.DataDir, pool.PoolsDir)
+	if err := pool.Sweep(root); err != nil {
+		return err
+	}
+	dirs, err := pool.List(root)
 	if err != nil {
 		return err
 	}
 	if len(dirs) == 0 {
 		return a.createArray()
 	}
-	var system *pool.Pool
-	var others []*pool.Pool
-	var docs []*array.PoolDocument
+	var pools []*pool.Pool
 	for _, dir := range dirs {
 		p, err := pool.Open(dir)
 		if err != nil {
 			return err
 		}
+		pools = append(pools, p)
 		doc := p.Document()
-		if a.pools[doc.ID] != nil {
-			return errors.Join(fmt.Errorf("%s and %s are the same pool: remove the copy", a.pools[doc.ID].Dir(), dir), p.Close())
+		if twin := a.pools[doc.ID]; twin != nil { // State refuses it
+			defer twin.Close()
 		}
 		a.pools[doc.ID] = p
-		docs = append(docs, doc)
 		for _, problem := range p.Problems() {
 			a.log.Warn("pool has a problem", "pool", doc.Name, "problem", problem.String())
 		}
-		switch {
-		case filepath.Base(dir) != doc.Name:
-			return fmt.Errorf("the directory %s holds pool %s: give it its name back", dir, doc.Name)
-		case !doc.System:
-			others = append(others, p)
-		case system != nil:
-			return fmt.Errorf("%s and %s are both system pools: serve one array from one data directory", system.Dir(), dir)
-		default:
-			system = p
-		}
 	}
-	if system == nil {
-		return fmt.Errorf("%s: the system pool, which keeps the configuration, is not there: bring its directory back", filepath.Join(a.opts.DataDir, pool.PoolsDir))
-	}
-	if err := pool.CheckCopies(system, others, a.head); err != nil {
-		return err
-	}
-	state, err := array.NewState(system.Array(), docs)
+	state, err := pool.State(pools, a.head.Document())
 	if err != nil {
-		return fmt.Errorf("the configuration in %s: %w", system.Dir(), err)
+		return err
 	}
 	a.state.Store(state)
 	return nil
@@ -194,7 +183,7 @@ func (a *Agent) Start(ctx context.Context, plane DataPlane) error {
 		return errors.New("the agent has a data plane already")
 	}
 	a.plane = plane
-	a.apply(ctx, a.state.Load())
+	a.Reapply(ctx)
 	return ctx.Err()
 }
 

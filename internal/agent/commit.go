@@ -16,6 +16,9 @@ import (
 // change takes away.
 const applyTimeout = 30 * time.Second
 
+// readyTimeout is how long the data plane may take to say that it is there.
+const readyTimeout = 5 * time.Second
+
 // change is what a mutation does.
 type change struct {
 	state *array.State // as it is to be
@@ -124,6 +127,12 @@ func (q *queue) close() {
 // returns how many. Those that concern another pool than the system pool go alone,
 // for two pools cannot be written as one, and so do those that ask for it.
 func (a *Agent) commitSome(batch []*mutation) (n int) {
+	if err := a.ready(); err != nil {
+		for _, m := range batch {
+			m.finish(nil, err)
+		}
+		return len(batch)
+	}
 	base := a.state.Load()
 	state := base
 	var together []*mutation
@@ -161,6 +170,16 @@ func (a *Agent) commitSome(batch []*mutation) (n int) {
 	return n
 }
 
+// ready returns an error where the data plane could not take a change over.
+func (a *Agent) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	if err := a.plane.Ready(ctx); err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
+	}
+	return nil
+}
+
 // finish answers a mutation, once.
 func (m *mutation) finish(c *change, err error) {
 	select {
@@ -193,15 +212,13 @@ func (a *Agent) commitTogether(base, state *array.State, together []*mutation) {
 	if state.Document != base.Document {
 		a.copyDocument(state.Document)
 	}
-	a.apply(context.Background(), state)
-	if err != nil {
-		return
-	}
+	var finish []func()
 	for _, m := range together {
-		if m.change.finish != nil {
-			m.change.finish()
+		if err == nil && m.change.finish != nil {
+			finish = append(finish, m.change.finish)
 		}
 	}
+	a.apply(context.Background(), finish...)
 }
 
 // undo takes back, last first, the backing stores made for changes that could not be written.
@@ -327,17 +344,32 @@ func (a *Agent) done(poolID string, note func(*tidying)) {
 	note(t)
 }
 
-// apply gives a state to the data plane.
-func (a *Agent) apply(ctx context.Context, state *array.State) {
+// Reapply gives the configuration as of now to the data plane, which may have been away.
+func (a *Agent) Reapply(ctx context.Context) { a.apply(ctx) }
+
+// apply gives the state to the data plane, and then finishes the changes that wait for that.
+// Where there is no answer they wait for the next time: what the data plane has still
+// open is not known.
+func (a *Agent) apply(ctx context.Context, finish ...func()) {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	a.unfinished = append(a.unfinished, finish...)
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	err := a.plane.Apply(ctx, state)
+	err := a.plane.Apply(ctx, a.state.Load())
 	if err != nil {
 		a.log.Error("the data plane could not take over all of the configuration", "error", err)
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.applyErr = err
+	a.mu.Unlock()
+	if noAnswer(err) {
+		return
+	}
+	for _, f := range a.unfinished {
+		f()
+	}
+	a.unfinished = nil
 }
 
 // copyDocument copies the array's document to the head and to the other pools. A copy that

@@ -6,31 +6,54 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/pool"
 )
 
-// DataPlane is what serves the volumes to initiators, as the agent sees it. All
-// methods may be called concurrently, Apply only one at a time.
+// DataPlane is what serves the volumes to initiators, as the agent sees it; it may be
+// another process. All methods may be called concurrently, Apply only one at a time.
+// An error that is ErrNoAnswer says that the data plane could not be asked, or has
+// not answered: what it does is then not known.
 type DataPlane interface {
+	// Ready returns ErrNoAnswer where the data plane does not answer, else nil.
+	Ready(ctx context.Context) error
 	// Apply makes s what initiators see: it opens, resizes and closes devices, maps and
 	// unmaps, listens and stops listening, and tells initiators. It is called once at
-	// start and after each change, when s is on stable storage. When it returns,
-	// nothing can reach the device of a volume that s does not have, and its
-	// device is closed. A volume or portal that does not work does not stop the
-	// rest: it is reported by Volume or Portal, and tried again. The error is for
-	// the log.
+	// start, after each change, when s is on stable storage, and again when a data
+	// plane that had gone is back. When it returns, nothing can reach the device of a
+	// volume that s does not have, and its device is closed. A volume or portal that
+	// does not work does not stop the rest: it is reported by Status, and tried again.
+	// An error other than ErrNoAnswer is for the log.
 	Apply(ctx context.Context, s *array.State) error
 	// CheckPortal returns an error where the address cannot be listened on.
 	CheckPortal(ctx context.Context, at netip.AddrPort) error
-	// Volume returns how a volume does; the zero value for one it does not have.
-	Volume(id string) VolumeStatus
-	// Portal returns how a portal does; the zero value for one it does not have.
-	Portal(id string) PortalStatus
+	// Status returns how the pools, the portals and the volumes of these ids do; AllVolumes
+	// stands for all of them. What the data plane does not have is not in it.
+	Status(ctx context.Context, volumes ...string) (*Status, error)
 	// Sessions returns the sessions, in any order.
-	Sessions() []Session
+	Sessions(ctx context.Context) ([]Session, error)
 	// DropSession closes the connections of a session and reports whether it existed.
-	DropSession(id string) bool
-	// Stats returns the counters since the start of the process.
-	Stats() Stats
+	DropSession(ctx context.Context, id string) (bool, error)
+	// Stats returns the counters since the start of the data plane's process.
+	Stats(ctx context.Context) (*Stats, error)
+}
+
+// AllVolumes asks DataPlane.Status for every volume.
+const AllVolumes = "*"
+
+// ErrNoAnswer says that the data plane does not answer.
+var ErrNoAnswer = array.Errorf(array.KindUnavailable, "the target does not answer")
+
+// Status is how what a data plane serves does, by id.
+type Status struct {
+	Volumes map[string]VolumeStatus
+	Portals map[string]PortalStatus
+	Pools   map[string]PoolStatus
+}
+
+// PoolStatus is how the data plane's part of a pool does.
+type PoolStatus struct {
+	Reason   string // why reservations and settings are not stored any more, empty where they are
+	Problems []pool.Problem
 }
 
 // VolumeStatus is how a volume does.
@@ -107,4 +130,13 @@ type Stats struct {
 	Total       IOStats            // deleted volumes included
 	Sessions    int
 	Connections int
+	Process     ProcessStats
+}
+
+// ProcessStats is what a process takes from its machine.
+type ProcessStats struct {
+	ResidentBytes uint64        // memory in RAM, 0 where the system does not tell
+	BufferBytes   uint64        // I/O buffers in use
+	CPU           time.Duration // since its start
+	Goroutines    int
 }

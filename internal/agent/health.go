@@ -30,6 +30,10 @@ var (
 		"pool-nearly-full", lintelv1.Severity_SEVERITY_WARNING,
 		"%v", "free space or make the file system larger before writes fail",
 	}
+	alertNoTarget = &alertKind{
+		"target-not-answering", lintelv1.Severity_SEVERITY_CRITICAL,
+		"it is not known how volumes, portals and sessions do, and nothing can be changed: %v", "start lintel target serve on this data directory, or look at its log",
+	}
 	alertVolumeOffline = &alertKind{
 		"volume-offline", lintelv1.Severity_SEVERITY_CRITICAL,
 		"the volume cannot be used: %v", "bring its backing store back; it is tried again by itself",
@@ -68,11 +72,14 @@ func (k *alertKind) alert(subject string, particulars any) *lintelv1.Alert {
 }
 
 // alerts returns what is wrong now, the worst first.
-func (a *Agent) alerts() []*lintelv1.Alert {
+func (a *Agent) alerts(status view) []*lintelv1.Alert {
 	state := a.State()
 	var found []*lintelv1.Alert
 	add := func(k *alertKind, subject string, particulars any) {
 		found = append(found, k.alert(subject, particulars))
+	}
+	if status.err != nil {
+		add(alertNoTarget, "target", status.err)
 	}
 	for _, p := range state.Pools {
 		subject := "pool/" + p.Name
@@ -91,8 +98,14 @@ func (a *Agent) alerts() []*lintelv1.Alert {
 				add(alertPoolFull, subject, fmt.Sprintf("%d%% of the file system is free", free*100/max(total, 1)))
 			}
 		}
+		if reason := status.pool(p.ID).Reason; reason != "" {
+			add(alertPoolDegraded, subject, reason)
+		}
+		for _, problem := range status.pool(p.ID).Problems {
+			add(alertPoolProblem, subject, problem)
+		}
 		for _, v := range p.Volumes {
-			if s := a.plane.Volume(v.ID); !s.Online {
+			if s := status.volume(v.ID); !s.Online && status.err == nil {
 				add(alertVolumeOffline, "volume/"+v.Name, s.Reason)
 			}
 		}
@@ -103,7 +116,7 @@ func (a *Agent) alerts() []*lintelv1.Alert {
 		}
 	}
 	for _, p := range state.Document.Portals {
-		if s := a.plane.Portal(p.ID); !s.Listening.IsValid() {
+		if s := status.portal(p.ID); !s.Listening.IsValid() && status.err == nil {
 			add(alertPortalFailed, "portal/"+p.AddrPort().String(), s.Reason)
 		}
 	}
@@ -114,7 +127,7 @@ func (a *Agent) alerts() []*lintelv1.Alert {
 		add(alertAudit, "array", err)
 	}
 	a.mu.Lock()
-	if a.applyErr != nil {
+	if a.applyErr != nil && status.err == nil {
 		add(alertApply, "array", a.applyErr)
 	}
 	for place, err := range a.copyErrs {

@@ -43,17 +43,21 @@ func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *li
 	return m
 }
 
-// hostSessions counts sessions by host id.
-func (a *Agent) hostSessions() map[string]int {
+// hostSessions counts sessions by host id; where the data plane does not answer, none is known.
+func (a *Agent) hostSessions(ctx context.Context) map[string]int {
 	counts := make(map[string]int)
-	for _, s := range a.plane.Sessions() {
+	sessions, err := a.plane.Sessions(ctx)
+	if err != nil {
+		a.log.Warn("the sessions of hosts are not known", "error", err)
+	}
+	for _, s := range sessions {
 		counts[s.HostID]++
 	}
 	return counts
 }
 
-func (s hostService) ListHosts(context.Context, *connect.Request[lintelv1.ListHostsRequest]) (*connect.Response[lintelv1.ListHostsResponse], error) {
-	state, sessions := s.State(), s.hostSessions()
+func (s hostService) ListHosts(ctx context.Context, _ *connect.Request[lintelv1.ListHostsRequest]) (*connect.Response[lintelv1.ListHostsResponse], error) {
+	state, sessions := s.State(), s.hostSessions(ctx)
 	resp := new(lintelv1.ListHostsResponse)
 	for _, h := range state.Document.Hosts {
 		resp.Hosts = append(resp.Hosts, hostMessage(state, h, sessions))
@@ -62,13 +66,13 @@ func (s hostService) ListHosts(context.Context, *connect.Request[lintelv1.ListHo
 	return connect.NewResponse(resp), nil
 }
 
-func (s hostService) GetHost(_ context.Context, req *connect.Request[lintelv1.GetHostRequest]) (*connect.Response[lintelv1.GetHostResponse], error) {
+func (s hostService) GetHost(ctx context.Context, req *connect.Request[lintelv1.GetHostRequest]) (*connect.Response[lintelv1.GetHostResponse], error) {
 	state := s.State()
 	h, err := state.Host(req.Msg.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.GetHostResponse{Host: hostMessage(state, h, s.hostSessions())}), nil
+	return connect.NewResponse(&lintelv1.GetHostResponse{Host: hostMessage(state, h, s.hostSessions(ctx))}), nil
 }
 
 func networks(list []string) ([]netip.Prefix, error) {
@@ -141,7 +145,7 @@ func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintel
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.UpdateHostResponse{Host: hostMessage(c.state, made, s.hostSessions()), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.UpdateHostResponse{Host: hostMessage(c.state, made, s.hostSessions(ctx)), Plan: planMessage(c.plan)}), nil
 }
 
 func (s hostService) DeleteHost(ctx context.Context, req *connect.Request[lintelv1.DeleteHostRequest]) (*connect.Response[lintelv1.DeleteHostResponse], error) {

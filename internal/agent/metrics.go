@@ -1,11 +1,12 @@
 package agent
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/array"
-	"lintel.io/lintel/internal/block"
 )
 
 // metric describes one metric of the array.
@@ -45,6 +46,7 @@ var (
 	metricPoolVolumes     = gauge("pool_volumes", "Number of volumes.", "pool")
 	metricPoolState       = gauge("pool_state", "1 for the state that the pool is in.", "pool", "state")
 
+	metricTargetUp     = gauge("target_up", "1 where the data plane answers its manager.")
 	metricSessions     = gauge("sessions", "Sessions of initiators: iSCSI sessions and NVMe controllers.", "protocol", "type")
 	metricConnections  = gauge("connections", "TCP connections of initiators.")
 	metricHostSessions = gauge("host_sessions", "Sessions of the host.", "host")
@@ -57,7 +59,7 @@ var allMetrics = []metric{
 	metricInfo,
 	metricVolumeSize, metricVolumeUsed, metricVolumeState, metricVolumeReads, metricVolumeWrites, metricVolumeOthers,
 	metricVolumeRead, metricVolumeWritten, metricVolumeErrors, metricReadTime, metricWriteTime, metricInFlight,
-	metricPoolSize, metricPoolFree, metricPoolProvisioned, metricPoolVolumes, metricPoolState,
+	metricPoolSize, metricPoolFree, metricPoolProvisioned, metricPoolVolumes, metricPoolState, metricTargetUp,
 	metricSessions, metricConnections, metricHostSessions, metricPortalState, metricAlerts, metricBuffers,
 }
 
@@ -81,21 +83,27 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 	state := c.State()
 	send(metricInfo, 1, c.opts.Version, state.Document.Name)
-	send(metricBuffers, float64(block.BuffersInUse()))
-	stats := c.plane.Stats()
-	send(metricConnections, float64(stats.Connections))
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	status := c.look(ctx, AllVolumes)
+	send(metricTargetUp, truth(status.err == nil))
 	for _, p := range state.Pools {
-		c.collectPool(send, p)
+		c.collectPool(send, p, status.pool(p.ID))
 		for _, v := range p.Volumes {
-			c.collectVolume(send, p, v, stats.Volumes[v.ID])
+			collectVolume(send, p, v, status.volume(v.ID))
 		}
 	}
-	c.collectSessions(send, state)
+	if stats, err := c.plane.Stats(ctx); err == nil {
+		collectStats(send, state, stats)
+	}
+	if sessions, err := c.plane.Sessions(ctx); err == nil {
+		collectSessions(send, state, sessions)
+	}
 	for _, p := range state.Document.Portals {
-		send(metricPortalState, truth(c.plane.Portal(p.ID).Listening.IsValid()), p.AddrPort().String(), string(p.Protocol))
+		send(metricPortalState, truth(status.portal(p.ID).Listening.IsValid()), p.AddrPort().String(), string(p.Protocol))
 	}
 	alerts := make(map[lintelv1.Severity]int)
-	for _, a := range c.alerts() {
+	for _, a := range c.alerts(status) {
 		alerts[a.Severity]++
 	}
 	send(metricAlerts, float64(alerts[lintelv1.Severity_SEVERITY_INFO]), "info")
@@ -110,8 +118,8 @@ func truth(b bool) float64 {
 	return 0
 }
 
-func (c collector) collectPool(send func(metric, float64, ...string), p *array.PoolDocument) {
-	m := c.poolMessage(p).Status
+func (c collector) collectPool(send func(metric, float64, ...string), p *array.PoolDocument, data PoolStatus) {
+	m := c.poolMessage(p, data).Status
 	send(metricPoolSize, float64(m.SizeBytes), p.Name)
 	send(metricPoolFree, float64(m.FreeBytes), p.Name)
 	send(metricPoolProvisioned, float64(m.ProvisionedBytes), p.Name)
@@ -124,12 +132,25 @@ func (c collector) collectPool(send func(metric, float64, ...string), p *array.P
 	}
 }
 
-func (c collector) collectVolume(send func(metric, float64, ...string), p *array.PoolDocument, v *array.Volume, io IOStats) {
-	status := c.plane.Volume(v.ID)
+func collectVolume(send func(metric, float64, ...string), p *array.PoolDocument, v *array.Volume, status VolumeStatus) {
 	send(metricVolumeSize, float64(v.Size), v.Name, p.Name)
 	send(metricVolumeUsed, float64(status.UsedBytes), v.Name, p.Name)
 	send(metricVolumeState, truth(status.Online), v.Name, p.Name, "online")
 	send(metricVolumeState, truth(!status.Online), v.Name, p.Name, "offline")
+}
+
+// collectStats sends the counters; while nobody tells them, there are none.
+func collectStats(send func(metric, float64, ...string), state *array.State, stats *Stats) {
+	send(metricBuffers, float64(stats.Process.BufferBytes))
+	send(metricConnections, float64(stats.Connections))
+	for _, p := range state.Pools {
+		for _, v := range p.Volumes {
+			collectIO(send, p, v, stats.Volumes[v.ID])
+		}
+	}
+}
+
+func collectIO(send func(metric, float64, ...string), p *array.PoolDocument, v *array.Volume, io IOStats) {
 	send(metricVolumeReads, float64(io.ReadOps), v.Name, p.Name)
 	send(metricVolumeWrites, float64(io.WriteOps), v.Name, p.Name)
 	send(metricVolumeOthers, float64(io.OtherOps), v.Name, p.Name)
@@ -141,14 +162,14 @@ func (c collector) collectVolume(send func(metric, float64, ...string), p *array
 	send(metricInFlight, float64(io.InFlight), v.Name, p.Name)
 }
 
-func (c collector) collectSessions(send func(metric, float64, ...string), state *array.State) {
+func collectSessions(send func(metric, float64, ...string), state *array.State, sessions []Session) {
 	type kind struct {
 		protocol  array.Protocol
 		discovery bool
 	}
 	byKind := make(map[kind]int)
 	byHost := make(map[string]int)
-	for _, s := range c.plane.Sessions() {
+	for _, s := range sessions {
 		byKind[kind{s.Protocol, s.Discovery}]++
 		byHost[s.HostID]++
 	}

@@ -3,9 +3,11 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,13 +17,17 @@ import (
 	"lintel.io/lintel/internal/agent"
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
+	"lintel.io/lintel/internal/pool"
 )
 
 // fakePlane is a data plane that opens devices and has the sessions that a test gives it.
 type fakePlane struct {
-	agent *agent.Agent
+	dir string // of the pools
 
 	mu       sync.Mutex
+	away     bool // does not answer
+	applied  int
+	pools    map[string]*pool.Data
 	state    *array.State
 	devices  map[string]block.Device
 	failed   map[string]error
@@ -33,16 +39,34 @@ type fakePlane struct {
 
 var _ agent.DataPlane = (*fakePlane)(nil)
 
-func newFakePlane(a *agent.Agent) *fakePlane {
+func newFakePlane(dir string) *fakePlane {
 	return &fakePlane{
-		agent: a, devices: map[string]block.Device{}, failed: map[string]error{},
+		dir: filepath.Join(dir, pool.PoolsDir), pools: map[string]*pool.Data{}, devices: map[string]block.Device{}, failed: map[string]error{},
 		inUse: map[string]int{}, busy: map[netip.AddrPort]bool{},
 	}
+}
+
+// answerLocked fails where the plane is away.
+func (f *fakePlane) answerLocked() error {
+	if f.away {
+		return agent.ErrNoAnswer
+	}
+	return nil
+}
+
+func (f *fakePlane) Ready(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answerLocked()
 }
 
 func (f *fakePlane) Apply(_ context.Context, s *array.State) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.answerLocked(); err != nil {
+		return err
+	}
+	f.applied++
 	var errs []error
 	for _, p := range s.Pools {
 		for _, v := range p.Volumes {
@@ -66,9 +90,13 @@ func (f *fakePlane) applyVolume(p *array.PoolDocument, v *array.Volume) error {
 		}
 		return nil
 	}
-	store, err := f.agent.Pool(p.ID)
-	if err != nil {
-		return err
+	store := f.pools[p.ID]
+	if store == nil {
+		var err error
+		if store, err = pool.OpenData(filepath.Join(f.dir, p.Name)); err != nil {
+			return err
+		}
+		f.pools[p.ID] = store
 	}
 	d, err := store.OpenVolume(v)
 	if err != nil {
@@ -88,9 +116,26 @@ func (f *fakePlane) CheckPortal(_ context.Context, at netip.AddrPort) error {
 	return nil
 }
 
-func (f *fakePlane) Volume(id string) agent.VolumeStatus {
+func (f *fakePlane) Status(_ context.Context, volumes ...string) (*agent.Status, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.answerLocked(); err != nil {
+		return nil, err
+	}
+	st := &agent.Status{Volumes: map[string]agent.VolumeStatus{}, Portals: map[string]agent.PortalStatus{}}
+	if slices.Equal(volumes, []string{agent.AllVolumes}) {
+		volumes = slices.AppendSeq(slices.Collect(maps.Keys(f.devices)), maps.Keys(f.failed))
+	}
+	for _, id := range volumes {
+		st.Volumes[id] = f.volumeLocked(id)
+	}
+	for _, p := range f.state.Document.Portals {
+		st.Portals[p.ID] = agent.PortalStatus{Listening: p.AddrPort()}
+	}
+	return st, nil
+}
+
+func (f *fakePlane) volumeLocked(id string) agent.VolumeStatus {
 	s := agent.VolumeStatus{Sessions: f.inUse[id]}
 	if d := f.devices[id]; d != nil {
 		used, _ := d.Used()
@@ -101,44 +146,36 @@ func (f *fakePlane) Volume(id string) agent.VolumeStatus {
 	return s
 }
 
-func (f *fakePlane) Portal(id string) agent.PortalStatus {
+func (f *fakePlane) Sessions(context.Context) ([]agent.Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, p := range f.state.Document.Portals {
-		if p.ID == id {
-			return agent.PortalStatus{Listening: p.AddrPort()}
-		}
-	}
-	return agent.PortalStatus{}
+	return append([]agent.Session(nil), f.sessions...), f.answerLocked()
 }
 
-func (f *fakePlane) Sessions() []agent.Session {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]agent.Session(nil), f.sessions...)
-}
-
-func (f *fakePlane) DropSession(id string) bool {
+func (f *fakePlane) DropSession(_ context.Context, id string) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, s := range f.sessions {
 		if s.ID == id {
 			f.sessions = append(f.sessions[:i], f.sessions[i+1:]...)
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, f.answerLocked()
 }
 
-func (f *fakePlane) Stats() agent.Stats {
+func (f *fakePlane) Stats(context.Context) (*agent.Stats, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	st := agent.Stats{Volumes: map[string]agent.IOStats{}, Sessions: len(f.sessions)}
+	if err := f.answerLocked(); err != nil {
+		return nil, err
+	}
+	st := &agent.Stats{Volumes: map[string]agent.IOStats{}, Sessions: len(f.sessions), Process: agent.ThisProcess()}
 	for id := range f.devices {
 		st.Volumes[id] = agent.IOStats{ReadOps: 1, ReadBytes: 4096}
 		st.Total.ReadOps++
 	}
-	return st
+	return st, nil
 }
 
 func (f *fakePlane) close() {
@@ -148,6 +185,10 @@ func (f *fakePlane) close() {
 		_ = d.Close()
 	}
 	f.devices = map[string]block.Device{}
+	for _, p := range f.pools {
+		_ = p.Close()
+	}
+	f.pools = map[string]*pool.Data{}
 }
 
 // rig is an array with a fake data plane and clients of its API.
@@ -182,7 +223,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.agent, r.plane = a, newFakePlane(a)
+	r.agent, r.plane = a, newFakePlane(r.dir)
 	if err := a.Start(r.t.Context(), r.plane); err != nil {
 		r.t.Fatal(err)
 	}

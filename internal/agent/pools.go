@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 
 	"connectrpc.com/connect"
 
@@ -15,7 +16,7 @@ type poolService struct{ *Agent }
 
 var _ lintelv1connect.PoolServiceHandler = poolService{}
 
-func (a *Agent) poolMessage(p *array.PoolDocument) *lintelv1.Pool {
+func (a *Agent) poolMessage(p *array.PoolDocument, data PoolStatus) *lintelv1.Pool {
 	m := &lintelv1.Pool{
 		Id: p.ID, Etag: p.Etag(), Created: timeMessage(p.Created),
 		Spec: &lintelv1.PoolSpec{Name: p.Name, Kind: messageOf(poolKinds, p.Kind), Comment: p.Comment},
@@ -31,6 +32,9 @@ func (a *Agent) poolMessage(p *array.PoolDocument) *lintelv1.Pool {
 	}
 	m.Status.Path = store.Dir()
 	m.Status.SizeBytes, m.Status.FreeBytes, err = store.Space()
+	if data.Reason != "" {
+		err = errors.New(data.Reason)
+	}
 	if broken := store.Err(); broken != nil {
 		err = broken
 	}
@@ -50,20 +54,21 @@ func provisioned(p *array.PoolDocument) (total uint64) {
 	return total
 }
 
-func (s poolService) ListPools(context.Context, *connect.Request[lintelv1.ListPoolsRequest]) (*connect.Response[lintelv1.ListPoolsResponse], error) {
+func (s poolService) ListPools(ctx context.Context, _ *connect.Request[lintelv1.ListPoolsRequest]) (*connect.Response[lintelv1.ListPoolsResponse], error) {
 	resp := new(lintelv1.ListPoolsResponse)
+	status := s.look(ctx)
 	for _, p := range s.State().Pools {
-		resp.Pools = append(resp.Pools, s.poolMessage(p))
+		resp.Pools = append(resp.Pools, s.poolMessage(p, status.pool(p.ID)))
 	}
 	return connect.NewResponse(resp), nil
 }
 
-func (s poolService) GetPool(_ context.Context, req *connect.Request[lintelv1.GetPoolRequest]) (*connect.Response[lintelv1.GetPoolResponse], error) {
+func (s poolService) GetPool(ctx context.Context, req *connect.Request[lintelv1.GetPoolRequest]) (*connect.Response[lintelv1.GetPoolResponse], error) {
 	p, err := s.State().Pool(req.Msg.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.GetPoolResponse{Pool: s.poolMessage(p)}), nil
+	return connect.NewResponse(&lintelv1.GetPoolResponse{Pool: s.poolMessage(p, s.look(ctx).pool(p.ID))}), nil
 }
 
 func (s poolService) CreatePool(ctx context.Context, req *connect.Request[lintelv1.CreatePoolRequest]) (*connect.Response[lintelv1.CreatePoolResponse], error) {
@@ -93,7 +98,7 @@ func (s poolService) CreatePool(ctx context.Context, req *connect.Request[lintel
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.CreatePoolResponse{Pool: s.poolMessage(made), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.CreatePoolResponse{Pool: s.poolMessage(made, PoolStatus{}), Plan: planMessage(c.plan)}), nil
 }
 
 func (s poolService) DeletePool(ctx context.Context, req *connect.Request[lintelv1.DeletePoolRequest]) (*connect.Response[lintelv1.DeletePoolResponse], error) {

@@ -54,7 +54,7 @@ func addressText(a netip.AddrPort) string {
 	return a.String()
 }
 
-func (s sessionService) ListSessions(_ context.Context, req *connect.Request[lintelv1.ListSessionsRequest]) (*connect.Response[lintelv1.ListSessionsResponse], error) {
+func (s sessionService) ListSessions(ctx context.Context, req *connect.Request[lintelv1.ListSessionsRequest]) (*connect.Response[lintelv1.ListSessionsResponse], error) {
 	state := s.State()
 	only := ""
 	if name := req.Msg.GetHost(); name != "" {
@@ -64,8 +64,12 @@ func (s sessionService) ListSessions(_ context.Context, req *connect.Request[lin
 		}
 		only = h.ID
 	}
+	sessions, err := s.plane.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp := new(lintelv1.ListSessionsResponse)
-	for _, session := range s.plane.Sessions() {
+	for _, session := range sessions {
 		if only == "" || session.HostID == only {
 			resp.Sessions = append(resp.Sessions, sessionMessage(state, session))
 		}
@@ -76,15 +80,23 @@ func (s sessionService) ListSessions(_ context.Context, req *connect.Request[lin
 	return connect.NewResponse(resp), nil
 }
 
-func (s sessionService) DropSession(_ context.Context, req *connect.Request[lintelv1.DropSessionRequest]) (*connect.Response[lintelv1.DropSessionResponse], error) {
+func (s sessionService) DropSession(ctx context.Context, req *connect.Request[lintelv1.DropSessionRequest]) (*connect.Response[lintelv1.DropSessionResponse], error) {
 	id := req.Msg.GetId()
-	sessions := s.plane.Sessions()
+	sessions, err := s.plane.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
 	i := slices.IndexFunc(sessions, func(x Session) bool { return x.ID == id })
 	if i < 0 {
 		return nil, array.Errorf(array.KindNotFound, "session %q does not exist: list the sessions for their ids", id)
 	}
-	if !req.Msg.GetDryRun() && !s.plane.DropSession(id) {
-		return nil, array.Errorf(array.KindNotFound, "session %q has ended already", id)
+	if !req.Msg.GetDryRun() {
+		switch dropped, err := s.plane.DropSession(ctx, id); {
+		case err != nil:
+			return nil, err
+		case !dropped:
+			return nil, array.Errorf(array.KindNotFound, "session %q has ended already", id)
+		}
 	}
 	plan := array.Plan{
 		Steps:    []string{fmt.Sprintf("drop session %s of %s", id, sessions[i].Initiator)},

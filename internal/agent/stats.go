@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ func ioMessage(s IOStats) *lintelv1.IOStats {
 	}
 }
 
-func (s statsService) GetStats(_ context.Context, req *connect.Request[lintelv1.GetStatsRequest]) (*connect.Response[lintelv1.GetStatsResponse], error) {
+func (s statsService) GetStats(ctx context.Context, req *connect.Request[lintelv1.GetStatsRequest]) (*connect.Response[lintelv1.GetStatsResponse], error) {
 	state := s.State()
 	only := ""
 	if name := req.Msg.GetVolume(); name != "" {
@@ -38,10 +39,13 @@ func (s statsService) GetStats(_ context.Context, req *connect.Request[lintelv1.
 		}
 		only = v.ID
 	}
-	stats := s.plane.Stats()
+	stats, err := s.plane.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp := &lintelv1.GetStatsResponse{
 		Time: timeMessage(s.opts.Now()), Total: ioMessage(stats.Total),
-		Sessions: uint32(stats.Sessions), Connections: uint32(stats.Connections), Process: processStats(),
+		Sessions: uint32(stats.Sessions), Connections: uint32(stats.Connections), Process: processMessage(stats.Process),
 	}
 	for _, p := range state.Pools {
 		for _, v := range p.Volumes {
@@ -54,11 +58,18 @@ func (s statsService) GetStats(_ context.Context, req *connect.Request[lintelv1.
 	return connect.NewResponse(resp), nil
 }
 
-func processStats() *lintelv1.ProcessStats {
-	p := &lintelv1.ProcessStats{BufferBytes: uint64(max(block.BuffersInUse(), 0)), Goroutines: uint32(runtime.NumGoroutine()), ResidentBytes: residentBytes()}
+func processMessage(p ProcessStats) *lintelv1.ProcessStats {
+	return &lintelv1.ProcessStats{
+		BufferBytes: p.BufferBytes, Goroutines: uint32(p.Goroutines), ResidentBytes: p.ResidentBytes, CpuNanoseconds: uint64(p.CPU),
+	}
+}
+
+// ThisProcess returns what this process takes from the machine.
+func ThisProcess() ProcessStats {
+	p := ProcessStats{BufferBytes: uint64(max(block.BuffersInUse(), 0)), Goroutines: runtime.NumGoroutine(), ResidentBytes: residentBytes()}
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err == nil {
-		p.CpuNanoseconds = uint64(usage.Utime.Nano() + usage.Stime.Nano())
+		p.CPU = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	}
 	return p
 }

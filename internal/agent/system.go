@@ -24,8 +24,8 @@ func (s systemService) GetInfo(context.Context, *connect.Request[lintelv1.GetInf
 	}), nil
 }
 
-func (s systemService) GetHealth(context.Context, *connect.Request[lintelv1.GetHealthRequest]) (*connect.Response[lintelv1.GetHealthResponse], error) {
-	return connect.NewResponse(&lintelv1.GetHealthResponse{Alerts: s.alerts()}), nil
+func (s systemService) GetHealth(ctx context.Context, _ *connect.Request[lintelv1.GetHealthRequest]) (*connect.Response[lintelv1.GetHealthResponse], error) {
+	return connect.NewResponse(&lintelv1.GetHealthResponse{Alerts: s.alerts(s.look(ctx, AllVolumes))}), nil
 }
 
 func arrayMessage(doc *array.Document) *lintelv1.Array {

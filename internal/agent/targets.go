@@ -16,7 +16,7 @@ type targetService struct{ *Agent }
 
 var _ lintelv1connect.TargetServiceHandler = targetService{}
 
-func (a *Agent) targetMessage(state *array.State) *lintelv1.Target {
+func (a *Agent) targetMessage(ctx context.Context, state *array.State) *lintelv1.Target {
 	t := &state.Document.Target
 	m := &lintelv1.Target{
 		Etag: t.Etag(), Spec: &lintelv1.TargetSpec{Iqn: t.IQN, SubsystemNqn: t.SubsystemNQN, Alias: t.Alias},
@@ -25,8 +25,9 @@ func (a *Agent) targetMessage(state *array.State) *lintelv1.Target {
 	for _, c := range t.CHAP {
 		m.Spec.ChapAlgorithms = append(m.Spec.ChapAlgorithms, messageOf(chapAlgorithms, c))
 	}
+	status := a.look(ctx)
 	for _, p := range state.Document.Portals {
-		m.Portals = append(m.Portals, a.portalMessage(p))
+		m.Portals = append(m.Portals, portalMessage(p, status.portal(p.ID)))
 	}
 	slices.SortFunc(m.Portals, func(x, y *lintelv1.Portal) int {
 		return cmp.Or(cmp.Compare(x.Spec.Address, y.Spec.Address), cmp.Compare(x.Spec.Port, y.Spec.Port))
@@ -42,8 +43,7 @@ func (a *Agent) targetMessage(state *array.State) *lintelv1.Target {
 	return m
 }
 
-func (a *Agent) portalMessage(p *array.Portal) *lintelv1.Portal {
-	s := a.plane.Portal(p.ID)
+func portalMessage(p *array.Portal, s PortalStatus) *lintelv1.Portal {
 	m := &lintelv1.Portal{
 		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
 		Spec: &lintelv1.PortalSpec{
@@ -57,8 +57,8 @@ func (a *Agent) portalMessage(p *array.Portal) *lintelv1.Portal {
 	return m
 }
 
-func (s targetService) GetTarget(context.Context, *connect.Request[lintelv1.GetTargetRequest]) (*connect.Response[lintelv1.GetTargetResponse], error) {
-	return connect.NewResponse(&lintelv1.GetTargetResponse{Target: s.targetMessage(s.State())}), nil
+func (s targetService) GetTarget(ctx context.Context, _ *connect.Request[lintelv1.GetTargetRequest]) (*connect.Response[lintelv1.GetTargetResponse], error) {
+	return connect.NewResponse(&lintelv1.GetTargetResponse{Target: s.targetMessage(ctx, s.State())}), nil
 }
 
 func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[lintelv1.UpdateTargetRequest]) (*connect.Response[lintelv1.UpdateTargetResponse], error) {
@@ -72,8 +72,12 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 		algorithms = append(algorithms, word)
 	}
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
+		spoken, err := s.spoken(ctx)
+		if err != nil {
+			return nil, err
+		}
 		var badMask error
-		next, plan, err := state.UpdateTarget(req.Msg.GetEtag(), s.spoken, func(t *array.Target) {
+		next, plan, err := state.UpdateTarget(req.Msg.GetEtag(), spoken, func(t *array.Target) {
 			badMask = edits(req.Msg.GetUpdateMask(), map[string]func(){
 				"iqn":             func() { t.IQN = spec.GetIqn() },
 				"subsystem_nqn":   func() { t.SubsystemNQN = spec.GetSubsystemNqn() },
@@ -86,12 +90,15 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.UpdateTargetResponse{Target: s.targetMessage(c.state), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.UpdateTargetResponse{Target: s.targetMessage(ctx, c.state), Plan: planMessage(c.plan)}), nil
 }
 
-// spoken reports whether there are sessions of a protocol.
-func (a *Agent) spoken(p array.Protocol) bool {
-	return slices.ContainsFunc(a.plane.Sessions(), func(s Session) bool { return s.Protocol == p })
+// spoken returns whether there are sessions of a protocol.
+func (a *Agent) spoken(ctx context.Context) (func(array.Protocol) bool, error) {
+	sessions, err := a.plane.Sessions(ctx)
+	return func(p array.Protocol) bool {
+		return slices.ContainsFunc(sessions, func(s Session) bool { return s.Protocol == p })
+	}, err
 }
 
 func (s targetService) AddPortal(ctx context.Context, req *connect.Request[lintelv1.AddPortalRequest]) (*connect.Response[lintelv1.AddPortalResponse], error) {
@@ -118,7 +125,9 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 		if err != nil {
 			return nil, err
 		}
-		if err := s.plane.CheckPortal(ctx, p.AddrPort()); err != nil {
+		if err := s.plane.CheckPortal(ctx, p.AddrPort()); noAnswer(err) {
+			return nil, err
+		} else if err != nil {
 			return nil, array.Errorf(array.KindUnavailable, "portal %s cannot be listened on: %w", p.AddrPort(), err)
 		}
 		made = p
@@ -127,7 +136,7 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
-	portal := s.portalMessage(made)
+	portal := portalMessage(made, s.look(ctx).portal(made.ID))
 	if portal.GetReason() != "" {
 		c.plan.Warnings = append(c.plan.Warnings, "the portal does not listen: "+portal.GetReason())
 	}
@@ -173,5 +182,5 @@ func (s targetService) SetAccessState(ctx context.Context, req *connect.Request[
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.SetAccessStateResponse{Target: s.targetMessage(c.state), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.SetAccessStateResponse{Target: s.targetMessage(ctx, c.state), Plan: planMessage(c.plan)}), nil
 }

@@ -21,7 +21,7 @@ type volumeService struct{ *Agent }
 
 var _ lintelv1connect.VolumeServiceHandler = volumeService{}
 
-func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings int) *lintelv1.Volume {
+func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings int, s VolumeStatus) *lintelv1.Volume {
 	m := &lintelv1.Volume{
 		Id: v.ID, Etag: v.Etag(), Created: timeMessage(v.Created),
 		Spec: &lintelv1.VolumeSpec{
@@ -34,7 +34,6 @@ func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings i
 		},
 		Status: &lintelv1.VolumeStatus{Mappings: uint32(mappings), Nguid: v.NGUID(), Uuid: v.UUID()},
 	}
-	s := a.plane.Volume(v.ID)
 	m.Status.State, m.Status.Reason = lintelv1.VolumeState_VOLUME_STATE_ONLINE, s.Reason
 	if !s.Online {
 		m.Status.State = lintelv1.VolumeState_VOLUME_STATE_OFFLINE
@@ -52,7 +51,7 @@ func mappingCounts(s *array.State) map[string]int {
 	return counts
 }
 
-func (s volumeService) ListVolumes(_ context.Context, req *connect.Request[lintelv1.ListVolumesRequest]) (*connect.Response[lintelv1.ListVolumesResponse], error) {
+func (s volumeService) ListVolumes(ctx context.Context, req *connect.Request[lintelv1.ListVolumesRequest]) (*connect.Response[lintelv1.ListVolumesResponse], error) {
 	state := s.State()
 	resp := new(lintelv1.ListVolumesResponse)
 	if name := req.Msg.GetPool(); name != "" {
@@ -60,26 +59,26 @@ func (s volumeService) ListVolumes(_ context.Context, req *connect.Request[linte
 			return nil, err
 		}
 	}
-	counts := mappingCounts(state)
+	counts, status := mappingCounts(state), s.look(ctx, AllVolumes)
 	for _, p := range state.Pools {
 		if name := req.Msg.GetPool(); name != "" && p.Name != name {
 			continue
 		}
 		for _, v := range p.Volumes {
-			resp.Volumes = append(resp.Volumes, s.volumeMessage(v, p, counts[v.ID]))
+			resp.Volumes = append(resp.Volumes, s.volumeMessage(v, p, counts[v.ID], status.volume(v.ID)))
 		}
 	}
 	slices.SortFunc(resp.Volumes, func(a, b *lintelv1.Volume) int { return cmp.Compare(a.Spec.Name, b.Spec.Name) })
 	return connect.NewResponse(resp), nil
 }
 
-func (s volumeService) GetVolume(_ context.Context, req *connect.Request[lintelv1.GetVolumeRequest]) (*connect.Response[lintelv1.GetVolumeResponse], error) {
+func (s volumeService) GetVolume(ctx context.Context, req *connect.Request[lintelv1.GetVolumeRequest]) (*connect.Response[lintelv1.GetVolumeResponse], error) {
 	state := s.State()
-	v, p, err := state.Volume(req.Msg.GetName())
+	v, _, err := state.Volume(req.Msg.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.GetVolumeResponse{Volume: s.volumeMessage(v, p, len(state.MappingsOf(v.ID)))}), nil
+	return connect.NewResponse(&lintelv1.GetVolumeResponse{Volume: s.volumeAs(ctx, state, v)}), nil
 }
 
 // newVolume returns what a spec asks for, with the defaults that depend on the kind.
@@ -158,14 +157,14 @@ func (s volumeService) CreateVolume(ctx context.Context, req *connect.Request[li
 		return nil, err
 	}
 	return connect.NewResponse(&lintelv1.CreateVolumeResponse{
-		Volume: s.volumeAs(c.state, made), Plan: planMessage(c.plan), RequestedBytes: requested,
+		Volume: s.volumeAs(ctx, c.state, made), Plan: planMessage(c.plan), RequestedBytes: requested,
 	}), nil
 }
 
 // volumeAs returns the message of a volume as a state has it.
-func (a *Agent) volumeAs(state *array.State, v *array.Volume) *lintelv1.Volume {
+func (a *Agent) volumeAs(ctx context.Context, state *array.State, v *array.Volume) *lintelv1.Volume {
 	now, p := state.VolumeByID(v.ID)
-	return a.volumeMessage(now, p, len(state.MappingsOf(v.ID)))
+	return a.volumeMessage(now, p, len(state.MappingsOf(v.ID)), a.look(ctx, v.ID).volume(v.ID))
 }
 
 func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[lintelv1.UpdateVolumeRequest]) (*connect.Response[lintelv1.UpdateVolumeResponse], error) {
@@ -204,7 +203,11 @@ func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[li
 		}, "pool, kind, path and block_size are fixed, size_bytes is changed by ResizeVolume; "); err != nil {
 			return nil, err
 		}
-		next, now, plan, err := state.UpdateVolume(s.env, old.Name, req.Msg.GetEtag(), s.inUse(old), func(into *array.Volume) { *into = v })
+		inUse, err := s.inUse(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		next, now, plan, err := state.UpdateVolume(s.env, old.Name, req.Msg.GetEtag(), inUse, func(into *array.Volume) { *into = v })
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +221,7 @@ func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[li
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.UpdateVolumeResponse{Volume: s.volumeAs(c.state, made), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.UpdateVolumeResponse{Volume: s.volumeAs(ctx, c.state, made), Plan: planMessage(c.plan)}), nil
 }
 
 // allocate takes the space of a volume that becomes thick.
@@ -231,7 +234,10 @@ func (a *Agent) allocate(state *array.State, v *array.Volume) error {
 	return store.AllocateVolume(v)
 }
 
-func (a *Agent) inUse(v *array.Volume) bool { return a.plane.Volume(v.ID).Sessions > 0 }
+func (a *Agent) inUse(ctx context.Context, v *array.Volume) (bool, error) {
+	status := a.look(ctx, v.ID)
+	return status.volume(v.ID).Sessions > 0, status.err
+}
 
 func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[lintelv1.ResizeVolumeRequest]) (*connect.Response[lintelv1.ResizeVolumeResponse], error) {
 	var made *array.Volume
@@ -258,7 +264,7 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 		case v.Size < old.Size:
 			c.alone = true
 			c.finish = func() {
-				if s.plane.Volume(v.ID).Online { // and has cut the backing
+				if s.look(context.Background(), v.ID).volume(v.ID).Online { // and has cut the backing
 					s.done(p.ID, func(t *tidying) { t.cut = append(t.cut, v.ID) })
 				}
 			}
@@ -269,7 +275,7 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 		return nil, err
 	}
 	return connect.NewResponse(&lintelv1.ResizeVolumeResponse{
-		Volume: s.volumeAs(c.state, made), Plan: planMessage(c.plan), RequestedBytes: req.Msg.GetSizeBytes(),
+		Volume: s.volumeAs(ctx, c.state, made), Plan: planMessage(c.plan), RequestedBytes: req.Msg.GetSizeBytes(),
 	}), nil
 }
 

@@ -180,18 +180,30 @@ func (p *fakePlane) CheckPortal(_ context.Context, at netip.AddrPort) error {
 	return errors.New("cannot assign requested address")
 }
 
-func (p *fakePlane) Volume(id string) agent.VolumeStatus {
-	v, _ := p.now().VolumeByID(id)
+func (p *fakePlane) Ready(context.Context) error { return nil }
+
+func (p *fakePlane) Status(context.Context, ...string) (*agent.Status, error) {
+	status := &agent.Status{Volumes: map[string]agent.VolumeStatus{}, Portals: map[string]agent.PortalStatus{}}
+	for _, pool := range p.now().Pools {
+		for _, v := range pool.Volumes {
+			status.Volumes[v.ID] = p.volume(v)
+		}
+	}
+	for _, portal := range p.now().Document.Portals {
+		status.Portals[portal.ID] = agent.PortalStatus{Listening: portal.AddrPort()}
+	}
+	return status, nil
+}
+
+func (p *fakePlane) volume(v *array.Volume) agent.VolumeStatus {
 	switch {
-	case v == nil:
-		return agent.VolumeStatus{}
 	case v.Name == "broken":
 		return agent.VolumeStatus{Reason: "the backing file is missing"}
 	}
 	status := agent.VolumeStatus{Online: true, UsedBytes: 3 << 19}
-	for _, s := range p.Sessions() {
+	for _, s := range p.sessions() {
 		for _, lun := range p.now().LUNs(s.HostID) {
-			if lun.Volume.ID == id {
+			if lun.Volume.ID == v.ID {
 				status.Sessions++
 			}
 		}
@@ -199,16 +211,9 @@ func (p *fakePlane) Volume(id string) agent.VolumeStatus {
 	return status
 }
 
-func (p *fakePlane) Portal(id string) agent.PortalStatus {
-	for _, portal := range p.now().Document.Portals {
-		if portal.ID == id {
-			return agent.PortalStatus{Listening: portal.AddrPort()}
-		}
-	}
-	return agent.PortalStatus{}
-}
+func (p *fakePlane) Sessions(context.Context) ([]agent.Session, error) { return p.sessions(), nil }
 
-func (p *fakePlane) Sessions() []agent.Session {
+func (p *fakePlane) sessions() []agent.Session {
 	p.mu.Lock()
 	dropped := p.dropped
 	p.mu.Unlock()
@@ -247,28 +252,28 @@ func nvmeSession(id string, host *array.Host, namespaces int) agent.Session {
 	return s
 }
 
-func (p *fakePlane) DropSession(id string) bool {
-	for _, s := range p.Sessions() {
+func (p *fakePlane) DropSession(_ context.Context, id string) (bool, error) {
+	for _, s := range p.sessions() {
 		if s.ID == id {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.dropped = id
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
-func (p *fakePlane) Stats() agent.Stats {
+func (p *fakePlane) Stats(context.Context) (*agent.Stats, error) {
 	one := agent.IOStats{
 		ReadOps: 1000, WriteOps: 10, OtherOps: 5, ReadBytes: 4096000, WriteBytes: 40960, Errors: 1,
 		ReadTime: 50 * time.Millisecond, WriteTime: time.Millisecond, InFlight: 2,
 	}
-	s := agent.Stats{Volumes: map[string]agent.IOStats{}, Total: one, Sessions: len(p.Sessions())}
+	s := &agent.Stats{Volumes: map[string]agent.IOStats{}, Total: one, Sessions: len(p.sessions()), Process: agent.ThisProcess()}
 	for _, pool := range p.now().Pools {
 		for _, v := range pool.Volumes {
 			s.Volumes[v.ID] = one
 		}
 	}
-	return s
+	return s, nil
 }

@@ -82,7 +82,7 @@ func Check(dir string) (*Report, error) {
 // checkPool checks a pool by itself. It returns nil where it cannot be read.
 func (r *Report) checkPool(dir string) (*Pool, error) {
 	path := filepath.Join(dir, metadataName)
-	f, err := openLocked(path, os.O_RDONLY)
+	f, err := openLocked(path, os.O_RDONLY, wholeSpan)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.add(path, -1, true, "the pool's metadata is missing")
 		return nil, nil
@@ -91,12 +91,18 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 		return nil, err
 	}
 	p := &Pool{dir: dir, file: f}
-	if err := p.load(f, path); err != nil {
-		r.Problems = append(r.Problems, p.problems...)
+	err = p.load(f, path)
+	r.Problems = append(r.Problems, p.problems...)
+	var units *table
+	if err == nil {
+		var problems []Problem
+		units, problems, err = readTable(newPair(f, path, slotTable, p.config.owner))
+		r.Problems = append(r.Problems, problems...)
+	}
+	if err != nil {
 		r.add(path, -1, true, "%v", strings.TrimPrefix(err.Error(), path+": "))
 		return nil, f.Close()
 	}
-	r.Problems = append(r.Problems, p.problems...)
 	left, problems, err := p.leftovers()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -106,7 +112,7 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 	}
 	r.Problems = append(r.Problems, problems...)
 	ids := make(map[string]bool)
-	for _, v := range p.doc.Volumes {
+	for _, v := range p.docs.pool.Volumes {
 		ids[v.ID] = true
 		if v.Kind != array.VolumeFile {
 			continue
@@ -115,10 +121,8 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 			r.add(p.volumePath(v.ID), -1, false, "%v", err)
 		}
 	}
-	for id := range p.table.units {
-		if !ids[id] && !slices.Contains(p.doc.Doomed, id) {
-			r.add(path, tableOffset, false, "the reservation table has an entry for %s, which is no volume", id)
-		}
+	for _, id := range units.ids(func(id string) bool { return !ids[id] && !used(p.docs.pool, id) }) {
+		r.add(path, tableOffset, false, "the reservation table has an entry for %s, which was never a volume", id)
 	}
 	return p, nil
 }
@@ -129,20 +133,20 @@ func (r *Report) checkArray(dir string, pools []*Pool) error {
 	var system *Pool
 	docs := make([]*array.PoolDocument, 0, len(pools))
 	for _, p := range pools {
-		docs = append(docs, p.doc)
-		r.Volumes += len(p.doc.Volumes)
-		if p.doc.System {
+		docs = append(docs, p.docs.pool)
+		r.Volumes += len(p.docs.pool.Volumes)
+		if p.docs.pool.System {
 			system = p
 		}
-		if name := filepath.Base(p.dir); name != p.doc.Name {
-			r.add(p.dir, -1, true, "the directory holds pool %s: it was renamed", p.doc.Name)
+		if name := filepath.Base(p.dir); name != p.docs.pool.Name {
+			r.add(p.dir, -1, true, "the directory holds pool %s: it was renamed", p.docs.pool.Name)
 		}
 	}
 	if system == nil {
 		r.add(filepath.Join(dir, PoolsDir), -1, true, "no system pool can be read: the configuration of the array is not there")
 		return nil
 	}
-	doc := system.array
+	doc := system.docs.array
 	r.Array, r.Generation, r.Hosts, r.Mappings = doc.Name, doc.Generation, len(doc.Hosts), len(doc.Mappings)
 	if state, err := array.NewState(doc, docs); err != nil {
 		r.add(system.dir, -1, true, "the configuration breaks a rule: %v", err)
@@ -154,15 +158,15 @@ func (r *Report) checkArray(dir string, pools []*Pool) error {
 		}
 	}
 	for _, p := range pools {
-		if p.array.ID == doc.ID && p.array.Generation > doc.Generation {
-			r.addNewer(p.dir, p.array, system)
+		if p.docs.array.ID == doc.ID && p.docs.array.Generation > doc.Generation {
+			r.addNewer(p.dir, p.docs.array, system)
 		}
 	}
 	return r.checkHead(dir, system)
 }
 
 func (r *Report) addNewer(path string, newer *array.Document, system *Pool) {
-	r.add(path, -1, true, "%v", newerCopy(newer, system.doc.Name, system.array))
+	r.add(path, -1, true, "%v", newerCopy(newer, system.docs.pool.Name, system.docs.array))
 }
 
 // newerCopy says that a copy of the array's document is newer than the original.
@@ -172,7 +176,7 @@ func newerCopy(newer *array.Document, system string, doc *array.Document) error 
 
 func (r *Report) checkHead(dir string, system *Pool) error {
 	path := filepath.Join(dir, HeadDir, metadataName)
-	f, err := openLocked(path, os.O_RDONLY)
+	f, err := openLocked(path, os.O_RDONLY, wholeSpan)
 	if errors.Is(err, fs.ErrNotExist) {
 		r.add(path, -1, false, "the head's copy of the configuration is missing: the next start makes one")
 		return nil
@@ -188,31 +192,11 @@ func (r *Report) checkHead(dir string, system *Pool) error {
 	r.Problems = append(r.Problems, h.Problems...)
 	if h.doc != nil {
 		switch {
-		case h.doc.ID != system.array.ID:
-			r.add(path, -1, true, "the head belongs to array %s, its pools to %s", h.doc.ID, system.array.ID)
-		case h.doc.Generation > system.array.Generation:
+		case h.doc.ID != system.docs.array.ID:
+			r.add(path, -1, true, "the head belongs to array %s, its pools to %s", h.doc.ID, system.docs.array.ID)
+		case h.doc.Generation > system.docs.array.Generation:
 			r.addNewer(path, h.doc, system)
 		}
 	}
 	return f.Close()
-}
-
-// CheckCopies returns an error where a copy of the array's document, in another pool or
-// on the head, is newer than the one of the system pool, or belongs to another array.
-func CheckCopies(system *Pool, others []*Pool, head *HeadCopy) error {
-	doc := system.Array()
-	for _, p := range others {
-		if copied := p.Array(); copied.ID == doc.ID && copied.Generation > doc.Generation {
-			return fmt.Errorf("%s: %w", p.dir, newerCopy(copied, system.Document().Name, doc))
-		}
-	}
-	if copied := head.Document(); copied != nil {
-		if copied.ID != doc.ID {
-			return fmt.Errorf("the head belongs to array %s, its pools to %s: remove the directory %s if the pools were moved here", copied.ID, doc.ID, HeadDir)
-		}
-		if copied.Generation > doc.Generation {
-			return fmt.Errorf("head: %w: bring the pool's newer metadata back, or remove the directory %s to go on with the older configuration", newerCopy(copied, system.Document().Name, doc), HeadDir)
-		}
-	}
-	return nil
 }

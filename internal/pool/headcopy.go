@@ -30,7 +30,7 @@ func OpenHeadCopy(dir string) (_ *HeadCopy, err error) {
 	if err := createHeadCopy(dir, path); err != nil {
 		return nil, fmt.Errorf("making the head's copy of the configuration: %w", err)
 	}
-	f, err := openLocked(path, os.O_RDWR)
+	f, err := openLocked(path, os.O_RDWR, wholeSpan)
 	if err != nil {
 		return nil, err
 	}

@@ -1,13 +1,14 @@
 // Package pool keeps pools: the documents of array and pool, reservations and
 // saved settings in a metadata area of two alternating slots each, and the
-// backing stores of the volumes.
+// backing stores of the volumes. A manager has a Pool of it and a data plane its
+// Data; they may be two processes.
 //
 // A file pool is a directory:
 //
 //	metadata        the metadata area, see slot.go
 //	volumes/ID      backing files, sparse
 //
-// The metadata area is locked while a pool is open. Nothing on disk is ever
+// What is written of the metadata area is locked. Nothing on disk is ever
 // repaired silently: what is wrong is reported, and what cannot be decided
 // safely is refused.
 package pool
@@ -37,21 +38,20 @@ const (
 	oldPrefix = ".old-"
 )
 
-// Pool is an open pool. Its methods may be called concurrently, but for Commit and the
-// changes of backing stores, which have one caller at a time.
+// Pool is a pool as its manager has it open: it keeps the documents and makes, changes and
+// removes the backing stores of volumes. Data is what the data plane has of the same
+// pool. Its methods may be called concurrently, but for Commit and the changes of
+// backing stores, which have one caller at a time.
 type Pool struct {
 	dir    string
 	file   *osFile
 	config *pair
-	table  *table
 
 	problems []Problem
 
-	mu      sync.Mutex
-	doc     *array.PoolDocument
-	array   *array.Document
-	encoded [2][]byte // of doc and array
-	closed  bool
+	mu     sync.Mutex
+	docs   documents
+	closed bool
 }
 
 // Create makes the pool doc in the directory dir, which must not exist, with a copy of
@@ -139,7 +139,7 @@ func allocate(f *os.File, size int64) error {
 // where a newer program has written it, and where somebody else has the pool open.
 func Open(dir string) (_ *Pool, err error) {
 	path := filepath.Join(dir, metadataName)
-	f, err := openLocked(path, os.O_RDWR)
+	f, err := openLocked(path, os.O_RDWR, configSpan)
 	if err != nil {
 		return nil, err
 	}
@@ -158,60 +158,46 @@ func Open(dir string) (_ *Pool, err error) {
 	return p, nil
 }
 
-// openLocked opens a metadata file and locks it against any other opener.
-func openLocked(path string, flags int) (*osFile, error) {
-	f, err := os.OpenFile(path, flags, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening pool metadata: %w", err)
-	}
-	err = ignoringEINTR(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, errors.Join(array.Errorf(array.KindBusy, "%s is in use by another process: stop that one first", path), f.Close())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
-	}
-	return &osFile{f}, nil
-}
-
-// load reads and checks everything in the metadata area.
+// load reads and checks what a Pool keeps.
 func (p *Pool) load(f File, path string) error {
 	owner, problems, err := readOwner(f, path)
 	if err != nil {
 		return err
 	}
-	p.problems = problems
 	p.config = newPair(f, path, slotConfig, owner)
-	docs, problems, err := p.config.read()
-	if err != nil {
+	p.problems = problems
+	if p.docs, problems, err = readDocuments(p.config); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	p.problems = append(p.problems, problems...)
-	if p.doc, err = array.DecodePoolDocument(docs.part0); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if err := p.doc.Validate(); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if p.doc.ID != owner {
-		return fmt.Errorf("%s: the metadata of pool %s holds the document of pool %s", path, owner, p.doc.ID)
-	}
-	if p.array, err = array.DecodeDocument(docs.part1); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	p.encoded = [2][]byte{docs.part0, docs.part1}
-	pair := newPair(f, path, slotTable, owner)
-	content, problems, err := pair.read()
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	p.problems = append(p.problems, problems...)
-	units, err := decodeTable(content.part0)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	p.table = newTable(pair, units)
 	return nil
+}
+
+// documents are what the configuration slots hold.
+type documents struct {
+	pool    *array.PoolDocument
+	array   *array.Document
+	encoded [2][]byte
+}
+
+// readDocuments returns the documents that count.
+func readDocuments(p *pair) (documents, []Problem, error) {
+	content, problems, err := p.read()
+	if err != nil {
+		return documents{}, problems, err
+	}
+	d := documents{encoded: [2][]byte{content.part0, content.part1}}
+	if d.pool, err = array.DecodePoolDocument(content.part0); err != nil {
+		return d, problems, err
+	}
+	if err := d.pool.Validate(); err != nil {
+		return d, problems, err
+	}
+	if d.pool.ID != p.owner {
+		return d, problems, fmt.Errorf("the metadata of pool %s holds the document of pool %s", p.owner, d.pool.ID)
+	}
+	d.array, err = array.DecodeDocument(content.part1)
+	return d, problems, err
 }
 
 // Dir returns the pool's directory.
@@ -221,61 +207,56 @@ func (p *Pool) Dir() string { return p.dir }
 func (p *Pool) Document() *array.PoolDocument {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.doc
+	return p.docs.pool
 }
 
 // Array returns the array's document as last committed to this pool.
 func (p *Pool) Array() *array.Document {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.array
+	return p.docs.array
 }
 
 // Problems returns what was found when the pool was opened.
 func (p *Pool) Problems() []Problem { return slices.Clone(p.problems) }
 
 // Err returns why the metadata is not written any more, nil where it is.
-func (p *Pool) Err() error { return errors.Join(p.config.broken(), p.table.pair.broken()) }
+func (p *Pool) Err() error { return p.config.broken() }
 
 // Commit returns after both documents are on stable storage, together: after a crash both
 // are there or neither. Where it fails, the former ones count. A document that is
 // the same pointer as before is not encoded again.
 func (p *Pool) Commit(doc *array.PoolDocument, arr *array.Document) error {
 	p.mu.Lock()
-	encoded, oldDoc, oldArr := p.encoded, p.doc, p.array
+	old := p.docs
 	p.mu.Unlock()
-	if doc == oldDoc && arr == oldArr {
+	if doc == old.pool && arr == old.array {
 		return nil
 	}
+	next := documents{doc, arr, old.encoded}
 	var err error
-	if doc != oldDoc {
-		if encoded[0], err = doc.Encode(); err != nil {
+	if doc != old.pool {
+		if next.encoded[0], err = doc.Encode(); err != nil {
 			return err
 		}
 	}
-	if arr != oldArr {
-		if encoded[1], err = arr.Encode(); err != nil {
+	if arr != old.array {
+		if next.encoded[1], err = arr.Encode(); err != nil {
 			return err
 		}
 	}
-	if err := p.config.write(encoded[0], encoded[1]); err != nil {
+	if err := p.config.write(next.encoded[0], next.encoded[1]); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.doc, p.array, p.encoded = doc, arr, encoded
+	p.docs = next
 	return nil
 }
 
 // Space returns the capacity of the file system below and what is left of it for
 // unprivileged processes, in bytes.
-func (p *Pool) Space() (total, free uint64, err error) {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Statfs(p.dir, &st) }); err != nil {
-		return 0, 0, fmt.Errorf("pool %s: %w", p.Document().Name, err)
-	}
-	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
-}
+func (p *Pool) Space() (total, free uint64, err error) { return space(p.dir) }
 
 // Close releases the pool. Its volumes' devices are closed by those who opened them.
 func (p *Pool) Close() error {
@@ -321,28 +302,35 @@ func removeStaging(dir string) error {
 	return nil
 }
 
-// List returns the directories of the pools below dir, in order of their names, and
-// removes what unfinished creations and removals of pools have left there.
+// List returns the directories of the pools below dir, in order of their names.
 func List(dir string) ([]string, error) {
+	dirs, _, err := list(dir)
+	return dirs, err
+}
+
+// Sweep removes what unfinished creations and removals of pools have left below dir.
+func Sweep(dir string) error {
+	_, left, err := list(dir)
+	for _, path := range left {
+		err = errors.Join(err, removeStaging(path))
+	}
+	return err
+}
+
+func list(dir string) (pools, left []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var dirs []string
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
 		case !e.IsDir():
 		case strings.HasPrefix(e.Name(), newPrefix), strings.HasPrefix(e.Name(), oldPrefix):
-			if err := removeStaging(path); err != nil {
-				return nil, err
-			}
+			left = append(left, path)
 		case !strings.HasPrefix(e.Name(), "."):
-			dirs = append(dirs, path)
+			pools = append(pools, path)
 		}
 	}
-	return dirs, nil
+	return pools, left, err
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,6 +32,7 @@ type fixture struct {
 	dir   string // the data directory
 	state *array.State
 	pool  *Pool
+	data  *Data
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -46,6 +48,7 @@ func newFixture(t *testing.T) *fixture {
 	if f.pool, err = Create(f.poolDir(), state.Pools[0], state.Document); err != nil {
 		t.Fatal(err)
 	}
+	f.openData()
 	t.Cleanup(func() { f.close() })
 	return f
 }
@@ -55,8 +58,18 @@ func (f *fixture) poolDir() string { return filepath.Join(f.dir, PoolsDir, "defa
 func (f *fixture) metadata() string { return filepath.Join(f.poolDir(), metadataName) }
 
 func (f *fixture) close() {
-	if err := f.pool.Close(); err != nil {
-		f.t.Error(err)
+	for _, c := range []io.Closer{f.pool, f.data} {
+		if err := c.Close(); err != nil && !errors.Is(err, fs.ErrClosed) {
+			f.t.Error(err)
+		}
+	}
+}
+
+func (f *fixture) openData() {
+	f.t.Helper()
+	var err error
+	if f.data, err = OpenData(f.poolDir()); err != nil {
+		f.t.Fatal(err)
 	}
 }
 
@@ -67,6 +80,7 @@ func (f *fixture) reopen() {
 	if f.pool, err = Open(f.poolDir()); err != nil {
 		f.t.Fatal(err)
 	}
+	f.openData()
 	if f.state, err = array.NewState(f.pool.Array(), []*array.PoolDocument{f.pool.Document()}); err != nil {
 		f.t.Fatal(err)
 	}
@@ -127,8 +141,24 @@ func TestSecondOpenerIsRefused(t *testing.T) {
 	if _, err := Open(f.poolDir()); array.KindOf(err) != array.KindBusy {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Check(f.dir); array.KindOf(err) != array.KindBusy {
-		t.Errorf("check: %v", err)
+	if _, err := OpenData(f.poolDir()); array.KindOf(err) != array.KindBusy {
+		t.Errorf("data: %v", err)
+	}
+	check := func() {
+		t.Helper()
+		if _, err := Check(f.dir); array.KindOf(err) != array.KindBusy {
+			t.Errorf("check: %v", err)
+		}
+	}
+	check()
+	f.data.Close()
+	check()
+	f.openData()
+	f.pool.Close()
+	check()
+	var err error
+	if f.pool, err = Open(f.poolDir()); err != nil {
+		t.Errorf("while the data plane has it open: %v", err)
 	}
 	if _, err := Create(f.poolDir(), f.state.Pools[0], f.state.Document); array.KindOf(err) != array.KindExists {
 		t.Errorf("create: %v", err)
@@ -176,7 +206,7 @@ func TestDamagedMetadata(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
 			f.create(array.Volume{Name: "db1", Kind: array.VolumeNull, Size: array.GiB})
-			if err := f.pool.SaveSetting("x", "k", []byte("v")); err != nil {
+			if err := f.data.SaveSetting("x", "k", []byte("v")); err != nil {
 				t.Fatal(err)
 			}
 			f.close()
@@ -184,6 +214,15 @@ func TestDamagedMetadata(t *testing.T) {
 				f.damage(off, 0xff, 0xff)
 			}
 			p, err := Open(f.poolDir())
+			d, err2 := OpenData(f.poolDir())
+			if err = errors.Join(err, err2); err != nil {
+				if p != nil {
+					p.Close()
+				}
+				if d != nil {
+					d.Close()
+				}
+			}
 			if c.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), c.refused) {
 					t.Fatalf("got %v", err)
@@ -192,9 +231,9 @@ func TestDamagedMetadata(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				f.pool = p
-				if len(p.Problems()) != c.problems {
-					t.Errorf("problems %v", p.Problems())
+				f.pool, f.data = p, d
+				if found := append(p.Problems(), d.Problems()...); len(found) != c.problems {
+					t.Errorf("problems %v", found)
 				}
 				f.close()
 			}
@@ -237,7 +276,7 @@ func TestFailedSyncPoisonsThePool(t *testing.T) {
 	if f.pool.Err() == nil || f.pool.Document() != f.state.Pools[0] && len(f.pool.Document().Volumes) != 0 {
 		t.Error("the failure is not kept, or the change is")
 	}
-	if err := f.pool.SaveSetting("x", "k", []byte("v")); err != nil {
+	if err := f.data.SaveSetting("x", "k", []byte("v")); err != nil {
 		t.Errorf("the table is another pair of slots: %v", err)
 	}
 }
@@ -246,8 +285,8 @@ func TestReservationsAndSettings(t *testing.T) {
 	f := newFixture(t)
 	get := func() string {
 		t.Helper()
-		r, err := f.pool.LoadReservations("u1")
-		s, err2 := f.pool.LoadSetting("u1", "mode")
+		r, err := f.data.LoadReservations("u1")
+		s, err2 := f.data.LoadSetting("u1", "mode")
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +296,7 @@ func TestReservationsAndSettings(t *testing.T) {
 		t.Errorf("new: %s", got)
 	}
 	blob := []byte("keys")
-	if err := errors.Join(f.pool.SaveReservations("u1", blob), f.pool.SaveSetting("u1", "mode", []byte("page"))); err != nil {
+	if err := errors.Join(f.data.SaveReservations("u1", blob), f.data.SaveSetting("u1", "mode", []byte("page"))); err != nil {
 		t.Fatal(err)
 	}
 	blob[0] = 'X' // the caller's again
@@ -265,28 +304,28 @@ func TestReservationsAndSettings(t *testing.T) {
 	if got := get(); got != `"keys" "page"` {
 		t.Errorf("reopened: %s", got)
 	}
-	if err := errors.Join(f.pool.SaveReservations("u1", nil), f.pool.SaveSetting("u1", "mode", nil)); err != nil {
+	if err := errors.Join(f.data.SaveReservations("u1", nil), f.data.SaveSetting("u1", "mode", nil)); err != nil {
 		t.Fatal(err)
 	}
 	f.reopen()
-	if got := get(); got != `"" ""` || len(f.pool.table.units) != 0 {
-		t.Errorf("removed: %s, %v", got, f.pool.table.units)
+	if got := get(); got != `"" ""` || len(f.data.table.units) != 0 {
+		t.Errorf("removed: %s, %v", got, f.data.table.units)
 	}
 	for _, err := range []error{
-		f.pool.SaveReservations("u1", make([]byte, maxReservations+1)),
-		f.pool.SaveSetting("u1", "", nil),
-		f.pool.SaveSetting("u1", "k", make([]byte, maxSetting+1)),
+		f.data.SaveReservations("u1", make([]byte, maxReservations+1)),
+		f.data.SaveSetting("u1", "", nil),
+		f.data.SaveSetting("u1", "k", make([]byte, maxSetting+1)),
 	} {
 		if array.KindOf(err) != array.KindInvalid {
 			t.Errorf("got %v", err)
 		}
 	}
 	for i := range maxSettings {
-		if err := f.pool.SaveSetting("u2", fmt.Sprint(i), []byte{1}); err != nil {
+		if err := f.data.SaveSetting("u2", fmt.Sprint(i), []byte{1}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := f.pool.SaveSetting("u2", "more", []byte{1}); array.KindOf(err) != array.KindInvalid {
+	if err := f.data.SaveSetting("u2", "more", []byte{1}); array.KindOf(err) != array.KindInvalid {
 		t.Errorf("got %v", err)
 	}
 }
@@ -296,7 +335,7 @@ func TestReservationsAndSettings(t *testing.T) {
 func TestTableGroupCommit(t *testing.T) {
 	file := newFaultFile()
 	tbl := newTable(newPair(file, "m", slotTable, "p1"), map[string]entry{})
-	p := &Pool{table: tbl}
+	p := &Data{table: tbl}
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	file.inSync = func() {
@@ -371,7 +410,15 @@ func TestHeadCopy(t *testing.T) {
 	if h.Document() == nil || h.Document().ID != f.state.Document.ID {
 		t.Errorf("got %v", h.Document())
 	}
-	if err := CheckCopies(f.pool, nil, h); err != nil {
+	check := func() error {
+		read, err := ReadHeadCopy(dir)
+		if err != nil || read.ID != h.Document().ID {
+			t.Errorf("read %v (%v)", read, err)
+		}
+		_, err = State([]*Pool{f.pool}, read)
+		return err
+	}
+	if err := check(); err != nil {
 		t.Error(err)
 	}
 	newer := *f.state.Document
@@ -379,7 +426,7 @@ func TestHeadCopy(t *testing.T) {
 	if err := h.Store(&newer); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckCopies(f.pool, nil, h); err == nil {
+	if err := check(); err == nil {
 		t.Error("a newer copy was accepted")
 	}
 	other := newer
@@ -387,7 +434,7 @@ func TestHeadCopy(t *testing.T) {
 	if err := h.Store(&other); err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckCopies(f.pool, nil, h); err == nil {
+	if err := check(); err == nil {
 		t.Error("another array's copy was accepted")
 	}
 	if err := h.Close(); err != nil {
@@ -416,7 +463,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-func TestListFinishesRemovals(t *testing.T) {
+func TestSweepFinishesRemovals(t *testing.T) {
 	f := newFixture(t)
 	f.close()
 	pools := filepath.Join(f.dir, PoolsDir)
@@ -425,6 +472,9 @@ func TestListFinishesRemovals(t *testing.T) {
 	}
 	if r, err := Check(f.dir); err != nil || len(r.Problems) != 2 || !r.Fatal() {
 		t.Errorf("check: %v, %v", r, err)
+	}
+	if err := Sweep(pools); err != nil {
+		t.Error(err)
 	}
 	if dirs, err := List(pools); err != nil || len(dirs) != 0 {
 		t.Errorf("got %v, %v", dirs, err)

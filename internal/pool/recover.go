@@ -30,11 +30,6 @@ func (p *Pool) recover() error {
 			return err
 		}
 	}
-	for _, id := range p.doc.Doomed {
-		if err := p.forget(id); err != nil {
-			return err
-		}
-	}
 	p.amend(problems)
 	return nil
 }
@@ -42,15 +37,15 @@ func (p *Pool) recover() error {
 // amend takes into the document what recover has done; the next commit stores it. Numbers
 // of files that nobody knows are passed over, so that they are in nobody's way.
 func (p *Pool) amend(strays []Problem) {
-	doc := *p.doc
+	doc := *p.docs.pool
 	doc.Doomed = nil
 	for _, s := range strays {
 		if n, ours := doc.VolumeNumber(filepath.Base(s.Path)); ours && n >= doc.NextVolume {
 			doc.NextVolume = n + 1
 		}
 	}
-	if len(p.doc.Doomed) > 0 || doc.NextVolume != p.doc.NextVolume {
-		p.doc = &doc
+	if len(p.docs.pool.Doomed) > 0 || doc.NextVolume != p.docs.pool.NextVolume {
+		p.docs.pool = &doc
 	}
 }
 
@@ -69,8 +64,8 @@ func (p *Pool) leftovers() ([]leftover, []Problem, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	known := make(map[string]bool, len(p.doc.Volumes))
-	for _, v := range p.doc.Volumes {
+	known := make(map[string]bool, len(p.docs.pool.Volumes))
+	for _, v := range p.docs.pool.Volumes {
 		known[v.ID] = v.Kind == array.VolumeFile
 	}
 	var left []leftover
@@ -80,11 +75,11 @@ func (p *Pool) leftovers() ([]leftover, []Problem, error) {
 		if known[id] {
 			continue
 		}
-		if slices.Contains(p.doc.Doomed, id) {
+		if slices.Contains(p.docs.pool.Doomed, id) {
 			left = append(left, leftover{id, "the backing file of a deleted volume"})
 			continue
 		}
-		if n, ours := p.doc.VolumeNumber(id); ours && n >= p.doc.NextVolume && e.Type().IsRegular() {
+		if n, ours := p.docs.pool.VolumeNumber(id); ours && n >= p.docs.pool.NextVolume && e.Type().IsRegular() {
 			empty, err := emptyFrom(p.volumePath(id), 0)
 			if err != nil {
 				return nil, nil, err

@@ -84,6 +84,29 @@ type tableBatch struct {
 
 func newTable(p *pair, units map[string]entry) *table { return &table{pair: p, units: units} }
 
+// readTable returns the table that counts.
+func readTable(p *pair) (*table, []Problem, error) {
+	content, problems, err := p.read()
+	if err != nil {
+		return nil, problems, err
+	}
+	units, err := decodeTable(content.part0)
+	return newTable(p, units), problems, err
+}
+
+// ids returns the units with an entry for which f is true.
+func (t *table) ids(f func(id string) bool) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []string
+	for id := range t.units {
+		if f(id) {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
 // get returns a unit's entry as of the last finished write.
 func (t *table) get(id unit.ID) entry {
 	t.mu.Lock()
@@ -141,18 +164,18 @@ func (t *table) writeBatch() {
 }
 
 // LoadReservations returns the stored reservation table of a unit, nil for none.
-func (p *Pool) LoadReservations(id unit.ID) ([]byte, error) {
-	return bytes.Clone(p.table.get(id).Reservations), nil
+func (d *Data) LoadReservations(id unit.ID) ([]byte, error) {
+	return bytes.Clone(d.table.get(id).Reservations), nil
 }
 
 // SaveReservations returns after the reservation table of a unit is on stable storage; nil
 // removes it.
-func (p *Pool) SaveReservations(id unit.ID, blob []byte) error {
+func (d *Data) SaveReservations(id unit.ID, blob []byte) error {
 	if len(blob) > maxReservations {
 		return array.Errorf(array.KindInvalid, "a reservation table of %d bytes is longer than %d", len(blob), maxReservations)
 	}
 	blob = bytes.Clone(blob)
-	return p.table.change(func(units map[string]entry) {
+	return d.table.change(func(units map[string]entry) {
 		e := units[string(id)]
 		e.Reservations = blob
 		setEntry(units, id, e)
@@ -160,20 +183,20 @@ func (p *Pool) SaveReservations(id unit.ID, blob []byte) error {
 }
 
 // LoadSetting returns a saved setting of a unit, nil for none.
-func (p *Pool) LoadSetting(id unit.ID, key string) ([]byte, error) {
-	return bytes.Clone(p.table.get(id).Settings[key]), nil
+func (d *Data) LoadSetting(id unit.ID, key string) ([]byte, error) {
+	return bytes.Clone(d.table.get(id).Settings[key]), nil
 }
 
 // SaveSetting returns after a setting of a unit is on stable storage; nil removes it.
-func (p *Pool) SaveSetting(id unit.ID, key string, blob []byte) error {
+func (d *Data) SaveSetting(id unit.ID, key string, blob []byte) error {
 	if len(blob) > maxSetting || key == "" || len(key) > maxSettingKey {
 		return array.Errorf(array.KindInvalid, "setting %q of %d bytes: keys have 1 to %d bytes, values at most %d", key, len(blob), maxSettingKey, maxSetting)
 	}
-	if s := p.table.get(id).Settings; len(s) >= maxSettings && s[key] == nil && blob != nil {
+	if s := d.table.get(id).Settings; len(s) >= maxSettings && s[key] == nil && blob != nil {
 		return array.Errorf(array.KindInvalid, "unit %s has %d settings already", id, maxSettings)
 	}
 	blob = bytes.Clone(blob)
-	return p.table.change(func(units map[string]entry) {
+	return d.table.change(func(units map[string]entry) {
 		e := units[string(id)]
 		settings := maps.Clone(e.Settings)
 		if blob == nil {
@@ -197,16 +220,7 @@ func setEntry(units map[string]entry, id unit.ID, e entry) {
 	units[string(id)] = e
 }
 
-// forget removes what a unit kept.
-func (p *Pool) forget(id string) error {
-	e := p.table.get(unit.ID(id))
-	if e.Reservations == nil && e.Settings == nil {
-		return nil
-	}
-	return p.table.change(func(units map[string]entry) { delete(units, id) })
-}
-
 var (
-	_ unit.ReservationStore = (*Pool)(nil)
-	_ unit.SettingStore     = (*Pool)(nil)
+	_ unit.ReservationStore = (*Data)(nil)
+	_ unit.SettingStore     = (*Data)(nil)
 )

@@ -23,7 +23,9 @@ import (
 //	delete  document (the id goes to Doomed), then the file
 
 // volumePath returns the backing file of a volume.
-func (p *Pool) volumePath(id string) string { return filepath.Join(p.dir, volumesName, id) }
+func (p *Pool) volumePath(id string) string { return volumePath(p.dir, id) }
+
+func volumePath(dir, id string) string { return filepath.Join(dir, volumesName, id) }
 
 // CreateVolume makes the backing store of a volume that is not in the pool's document
 // yet: for the kind file a sparse file, or an allocated one for a thick volume. The
@@ -78,7 +80,7 @@ func reserve(path string, size int64) error {
 }
 
 // RemoveVolume removes the backing store of a volume that is not in the pool's document
-// any more, and what its unit has kept. It is idempotent.
+// any more. It is idempotent.
 func (p *Pool) RemoveVolume(id string) error {
 	if slices.ContainsFunc(p.Document().Volumes, func(v *array.Volume) bool { return v.ID == id }) {
 		return array.Errorf(array.KindBusy, "volume %s is still in the pool's document", id)
@@ -86,7 +88,7 @@ func (p *Pool) RemoveVolume(id string) error {
 	if err := os.Remove(p.volumePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the backing file of a deleted volume: %w", err)
 	}
-	return errors.Join(syncDir(filepath.Join(p.dir, volumesName)), p.forget(id))
+	return syncDir(filepath.Join(p.dir, volumesName))
 }
 
 // AllocateVolume takes the space of a volume that becomes thick; what it holds stays. It may
@@ -157,7 +159,7 @@ func syncFile(path string) error {
 // OpenVolume opens the device of a volume. A backing file that is missing, shorter
 // than the volume, or longer with data beyond its end is refused: something else has
 // changed it.
-func (p *Pool) OpenVolume(v *array.Volume) (block.Device, error) {
+func (d *Data) OpenVolume(v *array.Volume) (block.Device, error) {
 	switch v.Kind {
 	case array.VolumeNull:
 		return block.NewNull(int64(v.Size)), nil
@@ -169,7 +171,7 @@ func (p *Pool) OpenVolume(v *array.Volume) (block.Device, error) {
 	default:
 		return nil, fmt.Errorf("volume %s has the unknown kind %q", v.Name, v.Kind)
 	}
-	path := p.volumePath(v.ID)
+	path := volumePath(d.dir, v.ID)
 	if err := fitBacking(path, v, true); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 
 func (f *fixture) open(v *array.Volume) error {
 	f.t.Helper()
-	d, err := f.pool.OpenVolume(v)
+	d, err := f.data.OpenVolume(v)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func TestGrowAndShrink(t *testing.T) {
 func TestDeleteIsFinishedAtOpen(t *testing.T) {
 	f := newFixture(t)
 	v := f.create(array.Volume{Name: "db1", Kind: array.VolumeFile, Size: 4 * array.MiB, Thin: true})
-	if err := f.pool.SaveReservations(unit.ID(v.ID), []byte("keys")); err != nil {
+	if err := f.data.SaveReservations(unit.ID(v.ID), []byte("keys")); err != nil {
 		t.Fatal(err)
 	}
 	write(t, f.pool.volumePath(v.ID), 0)
@@ -175,8 +175,17 @@ func TestDeleteIsFinishedAtOpen(t *testing.T) {
 	if _, err := os.Stat(f.pool.volumePath(v.ID)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is still there: %v", err)
 	}
-	if b, _ := f.pool.LoadReservations(unit.ID(v.ID)); b != nil || len(f.pool.Document().Doomed) != 0 {
+	if err := f.data.SaveReservations("foreign", []byte("keys")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.data.Forget(f.pool.Document()); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := f.data.LoadReservations(unit.ID(v.ID)); b != nil || len(f.pool.Document().Doomed) != 0 {
 		t.Errorf("left: %q, %v", b, f.pool.Document().Doomed)
+	}
+	if b, _ := f.data.LoadReservations("foreign"); b == nil {
+		t.Error("what no deleted volume has kept is gone")
 	}
 	f.reopen()
 	f.problems()

@@ -1,32 +1,168 @@
 package serve
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"lintel.io/lintel/internal/agent"
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/pool"
 	"lintel.io/lintel/internal/target"
 	"lintel.io/lintel/internal/unit"
 )
 
-// dataPlane shows the data plane of this process to the agent, in the agent's
-// words. The two know nothing of each other, so that they can also be
-// separate processes.
-type dataPlane struct{ *target.Target }
+// dataPlane is the data plane of this process, in the agent's words, with the pools that it
+// has open. The two know nothing of each other, so that they can also be separate
+// processes.
+type dataPlane struct {
+	target *target.Target
+	dir    string // of the pools
 
-var _ agent.DataPlane = dataPlane{}
-
-func (d dataPlane) Volume(id string) agent.VolumeStatus {
-	return agent.VolumeStatus(d.Target.Volume(id))
+	mu    sync.Mutex
+	pools map[string]*pool.Data // by id
 }
 
-func (d dataPlane) Portal(id string) agent.PortalStatus {
-	return agent.PortalStatus(d.Target.Portal(id))
+var _ agent.DataPlane = (*dataPlane)(nil)
+
+// newDataPlane returns a data plane for a data directory that presents nothing yet.
+func newDataPlane(dataDir string, log *slog.Logger) (*dataPlane, error) {
+	d := &dataPlane{dir: filepath.Join(dataDir, pool.PoolsDir), pools: map[string]*pool.Data{}}
+	var err error
+	d.target, err = target.New(target.Config{
+		Logger:   log,
+		Pool:     func(id string) (target.Pool, error) { return d.pool(id) },
+		Revision: revision,
+	})
+	return d, err
 }
 
-func (d dataPlane) Sessions() []agent.Session {
-	sessions := d.Target.Sessions()
+func (d *dataPlane) pool(id string) (*pool.Data, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pools[id]; p != nil {
+		return p, nil
+	}
+	return nil, array.Errorf(array.KindNotFound, "pool %s is not open", id)
+}
+
+// Ready implements agent.DataPlane: what is in the same process answers.
+func (d *dataPlane) Ready(context.Context) error { return nil }
+
+// Apply implements agent.DataPlane.
+func (d *dataPlane) Apply(ctx context.Context, s *array.State) error {
+	errs := []error{d.openPools(s)}
+	errs = append(errs, d.target.Apply(ctx, s))
+	errs = append(errs, d.settlePools(s))
+	return errors.Join(errs...)
+}
+
+// openPools opens the pools that the state has and the data plane has not.
+func (d *dataPlane) openPools(s *array.State) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, doc := range s.Pools {
+		if d.pools[doc.ID] != nil {
+			continue
+		}
+		p, err := pool.OpenData(filepath.Join(d.dir, doc.Name))
+		if err == nil && p.ID() != doc.ID {
+			err = errors.Join(fmt.Errorf("%s holds pool %s, not %s", p.Dir(), p.ID(), doc.ID), p.Close())
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pool %s: %w", doc.Name, err))
+			continue
+		}
+		d.pools[doc.ID] = p
+	}
+	return errors.Join(errs...)
+}
+
+// settlePools closes the pools that the state does not have, and lets the others forget the
+// volumes that it does not have. Their devices are closed.
+func (d *dataPlane) settlePools(s *array.State) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for id, p := range d.pools {
+		i := slices.IndexFunc(s.Pools, func(doc *array.PoolDocument) bool { return doc.ID == id })
+		if i < 0 {
+			delete(d.pools, id)
+			errs = append(errs, p.Close())
+		} else if err := p.Forget(s.Pools[i]); err != nil {
+			errs = append(errs, fmt.Errorf("pool %s: %w", s.Pools[i].Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close ends the sessions and releases everything.
+func (d *dataPlane) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	errs := []error{d.target.Close(ctx)}
+	d.target.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.pools {
+		errs = append(errs, p.Close())
+	}
+	clear(d.pools)
+	return errors.Join(errs...)
+}
+
+// CheckPortal implements agent.DataPlane.
+func (d *dataPlane) CheckPortal(ctx context.Context, at netip.AddrPort) error {
+	return d.target.CheckPortal(ctx, at)
+}
+
+// Status implements agent.DataPlane.
+func (d *dataPlane) Status(_ context.Context, volumes ...string) (*agent.Status, error) {
+	status := &agent.Status{
+		Volumes: map[string]agent.VolumeStatus{}, Portals: map[string]agent.PortalStatus{}, Pools: map[string]agent.PoolStatus{},
+	}
+	state := d.target.State()
+	if state == nil {
+		return status, nil
+	}
+	all := slices.Contains(volumes, agent.AllVolumes)
+	for _, p := range state.Pools {
+		if opened, err := d.pool(p.ID); err != nil {
+			status.Pools[p.ID] = agent.PoolStatus{Reason: err.Error()}
+		} else {
+			status.Pools[p.ID] = poolStatus(opened)
+		}
+		for _, v := range p.Volumes {
+			if all || slices.Contains(volumes, v.ID) {
+				status.Volumes[v.ID] = agent.VolumeStatus(d.target.Volume(v.ID))
+			}
+		}
+	}
+	for _, p := range state.Document.Portals {
+		status.Portals[p.ID] = agent.PortalStatus(d.target.Portal(p.ID))
+	}
+	return status, nil
+}
+
+func poolStatus(p *pool.Data) agent.PoolStatus {
+	s := agent.PoolStatus{Problems: p.Problems()}
+	if err := p.Err(); err != nil {
+		s.Reason = err.Error()
+	}
+	return s
+}
+
+// Sessions implements agent.DataPlane.
+func (d *dataPlane) Sessions(context.Context) ([]agent.Session, error) {
+	sessions := d.target.Sessions()
 	list := make([]agent.Session, len(sessions))
 	for i, s := range sessions {
 		a := agent.Session{
@@ -54,7 +190,7 @@ func (d dataPlane) Sessions() []agent.Session {
 		}
 		list[i] = a
 	}
-	for _, c := range d.Controllers() {
+	for _, c := range d.target.Controllers() {
 		a := agent.Session{
 			ID:             nvmeSession + strconv.FormatUint(uint64(c.ID), 10),
 			Protocol:       array.NVMeTCP,
@@ -80,34 +216,37 @@ func (d dataPlane) Sessions() []agent.Session {
 		}
 		list = append(list, a)
 	}
-	return list
+	return list, nil
 }
 
 // nvmeSession begins the session ids of NVMe controllers, so that they are apart
 // from those of iSCSI sessions.
 const nvmeSession = "nvme-"
 
-func (d dataPlane) DropSession(id string) bool {
+// DropSession implements agent.DataPlane.
+func (d *dataPlane) DropSession(_ context.Context, id string) (bool, error) {
 	if controller, ok := strings.CutPrefix(id, nvmeSession); ok {
 		n, err := strconv.ParseUint(controller, 10, 16)
-		return err == nil && d.DropController(uint16(n))
+		return err == nil && d.target.DropController(uint16(n)), nil
 	}
 	n, err := strconv.ParseUint(id, 10, 64)
-	return err == nil && d.Target.DropSession(n)
+	return err == nil && d.target.DropSession(n), nil
 }
 
-func (d dataPlane) Stats() agent.Stats {
-	s := d.Target.Stats()
-	stats := agent.Stats{
+// Stats implements agent.DataPlane.
+func (d *dataPlane) Stats(context.Context) (*agent.Stats, error) {
+	s := d.target.Stats()
+	stats := &agent.Stats{
 		Volumes:     make(map[string]agent.IOStats, len(s.Volumes)),
 		Total:       ioStats(s.Total),
 		Sessions:    s.Sessions,
 		Connections: s.Connections,
+		Process:     agent.ThisProcess(),
 	}
 	for id, v := range s.Volumes {
 		stats.Volumes[id] = ioStats(v)
 	}
-	return stats
+	return stats, nil
 }
 
 func ioStats(s unit.Stats) agent.IOStats {

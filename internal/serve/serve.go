@@ -16,7 +16,6 @@ import (
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
-	"lintel.io/lintel/internal/target"
 )
 
 // shutdownTime is how long initiators and management calls may take to end
@@ -41,22 +40,12 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 		return fmt.Errorf("open the array in %s: %w", config.DataDir, err)
 	}
 	undo.add(manager.Close)
-	data, err := target.New(target.Config{
-		Logger:   log,
-		Pool:     func(id string) (target.Pool, error) { return manager.Pool(id) },
-		Revision: revision,
-	})
+	data, err := newDataPlane(config.DataDir, log)
 	if err != nil {
 		return err
 	}
-	undo.add(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
-		defer cancel()
-		err := data.Close(ctx)
-		data.Wait()
-		return err
-	})
-	if err := manager.Start(ctx, dataPlane{data}); err != nil {
+	undo.add(data.close)
+	if err := manager.Start(ctx, data); err != nil {
 		return err
 	}
 

@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"context"
+	"errors"
+)
+
+// view is the status that the data plane told, or why it told none.
+type view struct {
+	status Status
+	err    error
+}
+
+// look asks the data plane how everything does, of the volumes only these.
+func (a *Agent) look(ctx context.Context, volumes ...string) view {
+	s, err := a.plane.Status(ctx, volumes...)
+	if err != nil {
+		return view{err: err}
+	}
+	return view{status: *s}
+}
+
+// notServed is why something does not work whose status is not known.
+func (v view) notServed() string {
+	if v.err == nil {
+		return ""
+	}
+	return "not served: " + v.err.Error()
+}
+
+func (v view) volume(id string) VolumeStatus {
+	if s, ok := v.status.Volumes[id]; ok {
+		return s
+	}
+	return VolumeStatus{Reason: v.notServed()}
+}
+
+func (v view) portal(id string) PortalStatus {
+	if s, ok := v.status.Portals[id]; ok {
+		return s
+	}
+	return PortalStatus{Reason: v.notServed()}
+}
+
+// pool returns how the data plane's part of a pool does. One that nobody asks for anything is not broken.
+func (v view) pool(id string) PoolStatus { return v.status.Pools[id] }
+
+func noAnswer(err error) bool { return errors.Is(err, ErrNoAnswer) }
