@@ -37,12 +37,13 @@ func (l *load) end() time.Duration {
 	state, err := l.host.Wait(ctx, "fio")
 	must(l.t, err)
 	log, _ := l.host.ReadFile(ctx, state.Log)
-	if state.Code != 0 && state.Code != 128 {
-		out, _ := l.host.ReadFile(ctx, "/tmp/load.json")
+	// The signal reaches fio and its worker; fio may die of it once its report is whole.
+	out := sh(l.t, l.host, `sed -n '/^{/,$p' /tmp/load.json | tee /tmp/report | tr -d ' ",' | awk -F: '
+		/^error:/ { e = $2 } /^total_ios:/ { n += $2 } /^max:/ { if ($2 > m) m = $2 } END { print e, n, m }'
+		tail -1 /tmp/report | grep -qx '}' || { echo "the report is cut"; cat /tmp/report; }`)
+	if state.Code != 0 && state.Code != 128 && state.Code != -1 {
 		l.t.Fatalf("fio ended with %d: %s\n%.3000s", state.Code, log, out)
 	}
-	out := sh(l.t, l.host, `sed -n '/^{/,$p' /tmp/load.json | tr -d ' ",' | awk -F: '
-		/^error:/ { e = $2 } /^total_ios:/ { n += $2 } /^max:/ { if ($2 > m) m = $2 } END { print e, n, m }'`)
 	fields := strings.Fields(out)
 	if len(fields) != 3 || fields[0] != "0" || fields[1] == "0" {
 		l.t.Fatalf("fio's errors, operations and longest: %s: %s", out, log)

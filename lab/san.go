@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"path"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lintel.io/lintel/internal/hostconfig"
 )
 
 // KeeperAddress is where every guest reaches its lab's keeper.
@@ -111,20 +112,40 @@ func (a *Array) ServeLog(ctx context.Context) (string, error) {
 // IQN returns the initiator name of a guest.
 func (m *Machine) IQN() string { return "iqn.2026-11.io.lintel.lab:" + m.Name }
 
-//go:embed image/multipath.conf
-var multipathConf string
+// multipathConf is what the guests' multipath needs beside the array's stanza: their
+// own disks are none of its, and tests do not wait for its usual five seconds.
+const multipathConf = `defaults {
+	user_friendly_names yes
+	find_multipaths no
+	polling_interval 2
+	max_polling_interval 2
+}
+blacklist {
+	devnode "^(ubd|loop|ram|md|dm-|nbd|drbd)"
+}
+`
 
-// StartInitiator starts what a host of a SAN runs: iscsid and multipathd, with
-// times that suit tests. It may be called again.
+// iscsidConf makes open-iscsi notice a dead path sooner than a host would.
+const iscsidConf = `node.conn[0].timeo.noop_out_interval = 2
+node.conn[0].timeo.noop_out_timeout = 2
+`
+
+// StartInitiator starts what a host of a SAN runs: iscsid and multipathd, set up as
+// lintel host config says, with times that suit tests. It may be called again.
 func (m *Machine) StartInitiator(ctx context.Context) error {
-	if err := m.WriteFile(ctx, "/etc/multipath.conf", strings.NewReader(multipathConf), 0o644); err != nil {
-		return err
+	for path, text := range map[string]string{
+		"/etc/multipath.conf":         multipathConf,
+		hostconfig.Multipath.Path:     hostconfig.Multipath.Text(),
+		hostconfig.ISCSID.Path + ".d": hostconfig.ISCSID.Text() + iscsidConf,
+	} {
+		if err := m.WriteFile(ctx, path, strings.NewReader(text), 0o644); err != nil {
+			return err
+		}
 	}
 	_, err := m.Sh(ctx, `
-		sed -i -e 's/^#\?\(node.session.timeo.replacement_timeout\) *=.*/\1 = 5/' \
-			-e 's/^#\?\(node.conn\[0\].timeo.noop_out_interval\) *=.*/\1 = 2/' \
-			-e 's/^#\?\(node.conn\[0\].timeo.noop_out_timeout\) *=.*/\1 = 2/' \
-			-e 's/^node.startup *=.*/node.startup = manual/' /etc/iscsi/iscsid.conf
+		cd /etc/iscsi
+		[ -e iscsid.conf.debian ] || cp iscsid.conf iscsid.conf.debian
+		cat iscsid.conf.debian iscsid.conf.d >iscsid.conf
 		pgrep -x iscsid >/dev/null || iscsid >/dev/null 2>&1
 		pgrep -x multipathd >/dev/null || multipathd >/dev/null 2>&1
 		multipathd show status >/dev/null`)

@@ -20,7 +20,7 @@ volume is mapped to it, and then the same volumes over both protocols.`,
   lintel host create lab --iqn 'iqn.1993-08.org.debian:*' --address 192.0.2.0/24
   lintel host create db --nqn nqn.2014-08.com.example:db
   lintel host list`,
-		a.hostCreate(), a.hostList(), a.hostShow(), a.hostSet(), a.hostDelete(), a.hostKey())
+		a.hostCreate(), a.hostList(), a.hostShow(), a.hostSet(), a.hostDelete(), a.hostKey(), a.hostConfig())
 }
 
 // hostFlags are the flags that host create and host set have in common.
