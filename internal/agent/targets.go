@@ -47,7 +47,8 @@ func portalMessage(p *array.Portal, s PortalStatus) *lintelv1.Portal {
 	m := &lintelv1.Portal{
 		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
 		Spec: &lintelv1.PortalSpec{
-			Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag), Protocol: messageOf(protocols, p.Protocol),
+			Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag), PortGroup: uint32(p.Group),
+			Protocol: messageOf(protocols, p.Protocol),
 		},
 		State: lintelv1.PortalState_PORTAL_STATE_FAILED,
 	}
@@ -115,13 +116,17 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
+	group, err := narrow[uint16]("port_group", spec.GetPortGroup())
+	if err != nil {
+		return nil, err
+	}
 	protocol, err := wordOf(protocols, "protocol", spec.GetProtocol(), array.ISCSI)
 	if err != nil {
 		return nil, err
 	}
 	var made *array.Portal
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		next, p, plan, err := state.AddPortal(s.env, array.Portal{Protocol: protocol, Address: address, Port: port, Tag: tag})
+		next, p, plan, err := state.AddPortal(s.env, array.Portal{Protocol: protocol, Address: address, Port: port, Tag: tag, Group: group})
 		if err != nil {
 			return nil, err
 		}

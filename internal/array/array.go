@@ -111,11 +111,12 @@ type Target struct {
 	// CHAP lists the digests offered, in order of preference; empty stands for
 	// CHAPAlgorithms.
 	CHAP []CHAPAlgorithm `json:"chap,omitempty"`
-	// PortGroups are the target port groups, one for each head.
+	// PortGroups are the target port groups. The first one is the head's own; others
+	// are there for as long as a portal is in them.
 	PortGroups []PortGroup `json:"port_groups"`
 }
 
-// PortGroup is the target ports of one head.
+// PortGroup is target ports of one head that have their access states together.
 type PortGroup struct {
 	ID   uint16 `json:"id"` // 1 to 65535
 	Head string `json:"head"`
@@ -173,6 +174,9 @@ type Portal struct {
 	// portal and the port id of an NVMe one, 1 to 65535. iSCSI portals that share it
 	// form one target port; no other portals share one.
 	Tag uint16 `json:"tag"`
+	// Group is the target port group that the portal is in, 1 to 65535. iSCSI portals
+	// that share a tag share it too.
+	Group uint16 `json:"group,omitempty"`
 }
 
 // AddrPort returns the address and port to listen on.

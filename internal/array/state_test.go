@@ -293,6 +293,57 @@ func TestPortalTags(t *testing.T) {
 	}
 }
 
+// TestPortGroups checks that target port groups come and go with their portals (SPC-4 §5.15.2).
+func TestPortGroups(t *testing.T) {
+	s, env := newState(t)
+	add := func(address string, tag, group uint16) *Portal {
+		t.Helper()
+		next, p, _, err := s.AddPortal(env, Portal{Address: netip.MustParseAddr(address), Tag: tag, Group: group})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = next
+		return p
+	}
+	head := s.Document.Target.PortGroups[0].ID
+	if p := add("127.0.0.1", 0, 0); p.Group != head {
+		t.Errorf("group %d, want the head's, %d", p.Group, head)
+	}
+	second := add("127.0.0.2", 7, 2)
+	if p := add("127.0.0.3", 7, 0); p.Group != 2 {
+		t.Errorf("group %d of a portal whose tag is in group 2", p.Group)
+	}
+	if len(s.Document.Target.PortGroups) != 2 {
+		t.Fatalf("groups: %+v", s.Document.Target.PortGroups)
+	}
+	if _, _, _, err := s.AddPortal(env, Portal{Address: netip.MustParseAddr("127.0.0.4"), Tag: 7, Group: head}); KindOf(err) != KindInvalid {
+		t.Errorf("one port in two groups: %v", err)
+	}
+	pool := s.Pools[0]
+	s, _, err := s.SetAccessState(pool.Name, 2, Standby, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := s.Access(head, pool.ID), s.Access(2, pool.ID); a != Optimized || b != Standby {
+		t.Errorf("%s and %s", a, b)
+	}
+	if _, _, err := s.SetAccessState(pool.Name, 0, Standby, ""); KindOf(err) != KindInvalid {
+		t.Errorf("no group named: %v", err)
+	}
+	before := s
+	for _, address := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.1"} {
+		if s, _, _, err = s.RemovePortal(netip.MustParseAddr(address), 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if groups := s.Document.Target.PortGroups; len(groups) != 1 || groups[0].ID != head {
+		t.Errorf("groups after the last portal: %+v", groups)
+	}
+	if len(before.Document.Target.PortGroups) != 2 || second.Group != 2 {
+		t.Error("an earlier state was changed")
+	}
+}
+
 func TestEncoding(t *testing.T) {
 	s, env := setup(t)
 	s, err := first(s.CreateMapping(env, "db1", To{Host: "esx1"}, MappingSpec{}))

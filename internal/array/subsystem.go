@@ -1,6 +1,9 @@
 package array
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // SubsystemModel is the model number of the NVM subsystem (NVMe Base 2.0 figure
 // 275, MN): the words that SCSI hosts see as vendor and product.
@@ -25,20 +28,22 @@ func defaultNSID(lun uint16) uint32 {
 }
 
 // complete returns the document with what it lacks because a program wrote it that
-// knew no NVMe: the subsystem's name, the protocol of portals, and the namespace ids
-// of mappings. What comes out depends on the document alone, so that it is the same
+// knew no NVMe, or one target port group alone: the subsystem's name, the protocol and
+// group of portals, and the namespace ids of mappings. What comes out depends on the document alone, so that it is the same
 // at every start. doc is not changed.
 func complete(doc *Document) *Document {
 	old := doc.Target.SubsystemNQN == ""
-	if !old && !slices.ContainsFunc(doc.Portals, func(p *Portal) bool { return p.Protocol == "" }) {
+	lacks := func(p *Portal) bool { return p.Protocol == "" || p.Group == 0 }
+	if !old && !slices.ContainsFunc(doc.Portals, lacks) || len(doc.Target.PortGroups) == 0 {
 		return doc
 	}
 	d := *doc
 	d.Portals = slices.Clone(d.Portals)
 	for i, p := range d.Portals {
-		if p.Protocol == "" {
+		if lacks(p) {
 			now := *p
-			now.Protocol = ISCSI
+			now.Protocol = cmp.Or(p.Protocol, ISCSI)
+			now.Group = cmp.Or(p.Group, d.Target.PortGroups[0].ID)
 			d.Portals[i] = &now
 		}
 	}

@@ -68,7 +68,9 @@ func ParsePortalAddress(s string) (netip.Addr, error) {
 }
 
 // AddPortal returns the state with one more portal: no protocol stands for iSCSI, port 0
-// for the one of the protocol, tag 0 for the lowest that was never used.
+// for the one of the protocol, tag 0 for the lowest that was never used, group 0 for
+// that of the portals with this tag or else the head's own. A group that is not there
+// yet is made.
 func (s *State) AddPortal(env Env, spec Portal) (*State, *Portal, Plan, error) {
 	var plan Plan
 	p := &spec
@@ -83,6 +85,15 @@ func (s *State) AddPortal(env Env, spec Portal) (*State, *Portal, Plan, error) {
 		return nil, nil, plan, Errorf(KindExists, "every tag was used: name one")
 	}
 	doc.Next.Portal++
+	if i := slices.IndexFunc(doc.Portals, func(o *Portal) bool { return o.Tag == p.Tag }); i >= 0 {
+		p.Group = cmp.Or(p.Group, doc.Portals[i].Group)
+	}
+	p.Group = cmp.Or(p.Group, doc.Target.PortGroups[0].ID)
+	if doc.portGroup(p.Group) < 0 {
+		doc.Target.PortGroups = append(slices.Clip(doc.Target.PortGroups), PortGroup{ID: p.Group, Head: doc.Target.PortGroups[0].Head})
+		doc.Target.Rev++
+		plan.Steps = append(plan.Steps, fmt.Sprintf("make target port group %d, in which every pool is optimized", p.Group))
+	}
 	if p.Tag >= doc.Next.PortalTag && doc.Next.PortalTag != 0 {
 		doc.Next.PortalTag = p.Tag + 1 // 0 after 65535: none is left
 	}
@@ -111,6 +122,11 @@ func (s *State) RemovePortal(address netip.Addr, port uint16, etag string) (*Sta
 	doc := *s.Document
 	doc.Portals = remove(doc.Portals, p)
 	plan.Steps = append(plan.Steps, fmt.Sprintf("stop listening on %s and log its sessions out", p.AddrPort()))
+	if i := doc.portGroup(p.Group); i > 0 && !slices.ContainsFunc(doc.Portals, func(o *Portal) bool { return o.Group == p.Group }) {
+		doc.Target.PortGroups = slices.Delete(slices.Clone(doc.Target.PortGroups), i, i+1)
+		doc.Target.Rev++
+		plan.Steps = append(plan.Steps, fmt.Sprintf("forget target port group %d", p.Group))
+	}
 	if len(doc.Portals) == 0 {
 		plan.Warnings = append(plan.Warnings, "it is the last portal: no initiator can log in without one")
 	}
@@ -119,6 +135,11 @@ func (s *State) RemovePortal(address netip.Addr, port uint16, etag string) (*Sta
 		return nil, nil, plan, err
 	}
 	return state, p, plan, nil
+}
+
+// portGroup returns the index of a target port group, negative for one that does not exist.
+func (d *Document) portGroup(id uint16) int {
+	return slices.IndexFunc(d.Target.PortGroups, func(g PortGroup) bool { return g.ID == id })
 }
 
 // SetAccessState returns the state with the access state of a pool through a port group
@@ -139,7 +160,7 @@ func (s *State) SetAccessState(pool string, portGroup uint16, access AccessState
 		}
 		portGroup = groups[0].ID
 	}
-	i := slices.IndexFunc(groups, func(g PortGroup) bool { return g.ID == portGroup })
+	i := doc.portGroup(portGroup)
 	if i < 0 {
 		return nil, Plan{}, Errorf(KindNotFound, "target port group %d does not exist", portGroup)
 	}

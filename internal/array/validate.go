@@ -118,7 +118,13 @@ func (s *State) validatePortals() error {
 		if other := tags[p.Tag]; other != nil && (p.Protocol != ISCSI || other.Protocol != ISCSI) {
 			return Errorf(KindExists, "tag %d of portal %s is taken by portal %s: only iSCSI portals may share one", p.Tag, p.AddrPort(), other.AddrPort())
 		}
+		if other := tags[p.Tag]; other != nil && p.Group != other.Group {
+			return Errorf(KindInvalid, "portals %s and %s share tag %d, so they are one port, which is in one target port group", other.AddrPort(), p.AddrPort(), p.Tag)
+		}
 		tags[p.Tag] = p
+		if d.portGroup(p.Group) < 0 {
+			return Errorf(KindInvalid, "portal %s: target port group %d does not exist", p.AddrPort(), p.Group)
+		}
 		if !p.Address.IsValid() || p.Port == 0 || p.Tag == 0 {
 			return Errorf(KindInvalid, "portal %s: address, port and tag have to be set", p.AddrPort())
 		}

@@ -48,7 +48,7 @@ func describeTarget(t *lintelv1.Target) []detail {
 		{"chap", chapAlgorithms(t.GetSpec().GetChapAlgorithms())},
 	}
 	for _, p := range t.GetPortals() {
-		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d, %s, %s", portalName(p), word(p.GetSpec().GetProtocol()), p.GetSpec().GetTag(),
+		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d in port group %d, %s, %s", portalName(p), word(p.GetSpec().GetProtocol()), p.GetSpec().GetTag(), p.GetSpec().GetPortGroup(),
 			stateText(word(p.GetState()), p.GetReason()), plural(int(p.GetSessions()), "session"))})
 	}
 	for _, g := range t.GetPortGroups() {
@@ -106,8 +106,9 @@ func (a *app) targetSetState() *cobra.Command {
 		Short: "Set the asymmetric access state (ALUA, ANA) of a pool",
 		Long: `Sets the asymmetric access state of a pool's volumes; hosts are told at once. The
 states are ` + joinWords(states) + `.
-In standby, unavailable and offline hosts cannot read or write.`,
-		Example: "  lintel target set-state default non-optimized\n  lintel target set-state default standby --yes",
+In standby, unavailable and offline hosts cannot read or write. Portals that were added
+with --port-group have a state of their own.`,
+		Example: "  lintel target set-state default non-optimized\n  lintel target set-state default standby --port-group 2 --yes",
 		Args:    takes("POOL STATE"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
 			number, ok := enumNumber(enum, args[1])
@@ -116,7 +117,7 @@ In standby, unavailable and offline hosts cannot read or write.`,
 			}
 			state := lintelv1.AccessState(number)
 			if state != lintelv1.AccessState_ACCESS_STATE_OPTIMIZED && state != lintelv1.AccessState_ACCESS_STATE_NON_OPTIMIZED {
-				if err := a.confirm(ch, "Hosts cannot read or write the volumes of pool %s while it is %s", args[0], args[1]); err != nil {
+				if err := a.confirm(ch, "Hosts cannot read or write the volumes of pool %s through these ports while it is %s", args[0], args[1]); err != nil {
 					return err
 				}
 			}
@@ -175,6 +176,7 @@ is encrypted: use a network of its own, or IPsec, for anything but this machine.
 		Example: `  lintel portal add 192.0.2.10
   lintel portal add 192.0.2.10:3261 --tag 1
   lintel portal add [2001:db8::10]:3260
+  lintel portal add 198.51.100.10 --port-group 2
   lintel portal add 192.0.2.10 --protocol nvme-tcp`,
 		Args: takes("ADDRESS[:PORT]"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
@@ -191,6 +193,7 @@ is encrypted: use a network of its own, or IPsec, for anything but this machine.
 		}),
 	}
 	at.flag(cmd, "protocol", "protocol", "what the portal speaks (default: iscsi)")
+	at.flag(cmd, "port-group", "port_group", "target port group, 1 to 65535, for an access state of its own (default: that of the tag, or the head's own); a new number makes one")
 	at.flag(cmd, "tag", "tag", "target portal group tag, or port id, 1 to 65535; iSCSI portals that share one can serve one session together (default: a new one)")
 	ch.dryFlag(cmd)
 	return cmd
@@ -222,6 +225,7 @@ var portalColumns = []column[*lintelv1.Portal]{
 	{head: "PORTAL", text: portalName},
 	{head: "PROTOCOL", text: func(p *lintelv1.Portal) string { return word(p.GetSpec().GetProtocol()) }},
 	{head: "TAG", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSpec().GetTag()) }},
+	{head: "GROUP", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSpec().GetPortGroup()) }},
 	{head: "STATE", text: func(p *lintelv1.Portal) string { return word(p.GetState()) }, style: func(p *lintelv1.Portal) style {
 		return goodIf(p.GetState() == lintelv1.PortalState_PORTAL_STATE_LISTENING)
 	}},

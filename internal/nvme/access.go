@@ -59,6 +59,9 @@ type Grant struct {
 	// allows all.
 	Hashes []dhchap.Hash
 	Groups []dhchap.Group
+	// PortGroup is the target port group of the portal that the host came in by; 0
+	// stands for the subsystem's.
+	PortGroup uint16
 }
 
 // Namespaces is what the controllers of a host see: NSID (1 on) to unit. All

@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"sync"
@@ -31,6 +32,7 @@ type Controller struct {
 	info      ControllerInfo
 	initiator unit.Initiator
 	grant     Grant
+	portGroup uint16
 
 	table        atomic.Pointer[nsTable]
 	status       atomic.Uint32 // CSTS
@@ -68,6 +70,7 @@ func newController(s *Subsystem, info ControllerInfo, grant Grant) *Controller {
 		info:      info,
 		initiator: unit.Initiator{Name: "nvme:" + hex.EncodeToString(info.HostID[:])},
 		grant:     grant,
+		portGroup: cmp.Or(grant.PortGroup, s.cfg.PortGroup),
 		queues:    make(map[uint16]*Queue),
 		ioQueues:  maxIOQueues,
 	}

@@ -65,7 +65,7 @@ func (r *Request) checkIO(a *ioCommand, c *Controller) wire.Status {
 		return wire.InvalidNamespace.DNR()
 	}
 	u := ns.unit
-	if state := u.Group().State(c.sub.cfg.PortGroup); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {
+	if state := u.Group().State(c.portGroup); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {
 		return inaccessible(state)
 	}
 	if !a.own && u.Reservations.Conflicts(c.initiator, a.access) {

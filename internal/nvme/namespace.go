@@ -223,7 +223,7 @@ func (ns *namespace) isReadOnly() bool {
 
 // anaState returns the state of the namespace's ANA group through this head.
 func (ns *namespace) anaState() uint8 {
-	return anaStates[ns.unit.Group().State(ns.ctrl.sub.cfg.PortGroup)&0xF]
+	return anaStates[ns.unit.Group().State(ns.ctrl.portGroup)&0xF]
 }
 
 // anaStates translates unit.AccessState to the states of NVMe Base 2.0 §8.1.3. The states

@@ -10,6 +10,7 @@ import (
 
 	"lintel.io/lintel/internal/array"
 	initiator "lintel.io/lintel/internal/initiator/iscsi"
+	nvmehost "lintel.io/lintel/internal/initiator/nvme"
 )
 
 func freePort(t *testing.T) uint16 {
@@ -163,6 +164,46 @@ func TestAccessFollowsHosts(t *testing.T) {
 	}
 	if err := s.Ready(ctx, 0); err == nil {
 		t.Error("the session of a host that is gone still serves")
+	}
+}
+
+// TestPortGroupsHaveTheirOwnStates checks that a pool's access state counts for the portals of one target port group alone, over both protocols (SPC-4 §5.15.2, NVMe Base 2.0 §8.1).
+func TestPortGroupsHaveTheirOwnStates(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 1<<20, 0)
+	f.doc.Portals = append(f.doc.Portals, &array.Portal{
+		Object: array.Object{ID: "l2"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 2, Group: 2, Protocol: array.ISCSI,
+	})
+	f.withNVMe()
+	f.doc.Portals[2].Group = 2
+	own := array.PortGroup{ID: 1, Head: "a"}
+	for _, state := range []array.AccessState{array.Optimized, array.NonOptimized, array.Standby, array.Unavailable, array.Offline, array.Transitioning} {
+		f.doc.Target.PortGroups = []array.PortGroup{own, {ID: 2, Head: "a", States: map[string]array.AccessState{f.pd.ID: state}}}
+		f.apply()
+		ctx := context.Background()
+		buf := make([]byte, 512)
+		usable := state == array.Optimized || state == array.NonOptimized
+		for i, p := range f.doc.Portals[:2] {
+			s, err := initiator.Dial(ctx, p.AddrPort().String(), initiator.Options{Target: testIQN})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 { // past the unit attentions
+				err = s.Read(ctx, 0, 0, 512, buf)
+			}
+			if (err == nil) != (i == 0 || usable) {
+				t.Errorf("%s: read through port group %d: %v", state, i+1, err)
+			}
+			s.Close()
+		}
+		if state == array.Offline || state == array.Transitioning {
+			continue // a host cannot even look at a namespace in these
+		}
+		c := f.mustConnect(nvmehost.Options{IOQueues: 1})
+		if err := c.Queues()[0].Read(ctx, 1, 0, 512, buf); (err == nil) != usable {
+			t.Errorf("%s: read over NVMe: %v", state, err)
+		}
+		c.Close()
 	}
 }
 

@@ -57,6 +57,9 @@ func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 		return nvme.Grant{}, refuse("portal %s is for discovery only", p.AddrPort())
 	}
 	var g nvme.Grant
+	if p := portalAt(s, r.Local); p != nil {
+		g.PortGroup = p.Group
+	}
 	for _, k := range []struct {
 		text string
 		key  *dhchap.Secret

@@ -216,7 +216,7 @@ func (t *Target) applyPorts(previous, state *array.State) error {
 			ports = append(ports, scsi.PortConfig{
 				Name:     fmt.Sprintf("%s,t,0x%04x", state.Document.Target.IQN, p.Tag),
 				Relative: p.Tag,
-				Group:    t.cfg.PortGroup,
+				Group:    p.Group,
 				Protocol: protocolISCSI,
 			})
 		}

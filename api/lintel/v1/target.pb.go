@@ -278,7 +278,12 @@ type PortalSpec struct {
 	// share one. 0 stands for the lowest that was never used.
 	Tag uint32 `protobuf:"varint,3,opt,name=tag,proto3" json:"tag,omitempty"`
 	// Unspecified stands for iSCSI.
-	Protocol      Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=lintel.v1.Protocol" json:"protocol,omitempty"`
+	Protocol Protocol `protobuf:"varint,4,opt,name=protocol,proto3,enum=lintel.v1.Protocol" json:"protocol,omitempty"`
+	// Target port group of the portal, 1 to 65535: through the portals of one group a
+	// pool has one access state. A group that does not exist is made, and goes with
+	// its last portal. 0 stands for that of the portals with the same tag, or else
+	// for the head's own.
+	PortGroup     uint32 `protobuf:"varint,5,opt,name=port_group,json=portGroup,proto3" json:"port_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +344,13 @@ func (x *PortalSpec) GetProtocol() Protocol {
 		return x.Protocol
 	}
 	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *PortalSpec) GetPortGroup() uint32 {
+	if x != nil {
+		return x.PortGroup
+	}
+	return 0
 }
 
 // Portal is an address that the head listens on.
@@ -490,7 +502,8 @@ func (x *PoolAccess) GetState() AccessState {
 	return AccessState_ACCESS_STATE_UNSPECIFIED
 }
 
-// PortGroup is the target ports of one head.
+// PortGroup is target ports of one head that have their access states together. The
+// first one is the head's own and always there.
 type PortGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Target port group, 1 to 65535.
@@ -1208,13 +1221,15 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12A\n" +
 	"\x0fchap_algorithms\x18\x03 \x03(\x0e2\x18.lintel.v1.ChapAlgorithmR\x0echapAlgorithms\x12#\n" +
-	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"}\n" +
+	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"\x9c\x01\n" +
 	"\n" +
 	"PortalSpec\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x10\n" +
 	"\x03tag\x18\x03 \x01(\rR\x03tag\x12/\n" +
-	"\bprotocol\x18\x04 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\"\xd7\x01\n" +
+	"\bprotocol\x18\x04 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\x12\x1d\n" +
+	"\n" +
+	"port_group\x18\x05 \x01(\rR\tportGroup\"\xd7\x01\n" +
 	"\x06Portal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12)\n" +
