@@ -102,7 +102,7 @@ func TestNVMe(t *testing.T) {
 	step("discover", func(t *testing.T) {
 		for _, port := range []string{"4420", "8009"} {
 			out := sh(t, host, "nvme discover -t tcp -a %s -s %s", portals[0], port)
-			contains(t, out, "Number of Records 2", "subtype: current discovery subsystem", "subnqn:  "+nqn+":discovery\n",
+			contains(t, out, "Number of Records 3", "trsvcid: 8009", "subtype: current discovery subsystem", "subnqn:  "+nqn+":discovery\n",
 				"subtype: nvme subsystem", "subnqn:  "+nqn+"\n", "traddr:  "+portals[0], "trsvcid: 4420", "sectype: none")
 		}
 	})

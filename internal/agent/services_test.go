@@ -123,9 +123,10 @@ func TestNVMePortalsAndSessions(t *testing.T) {
 		}
 	}
 	set(connect.CodeFailedPrecondition, "subsystem_nqn")
+	r.plane.sessions[0].Discovery = true // one that waits for news does not keep the name
+	set(0, "subsystem_nqn")
 	set(0, "iqn") // no iSCSI session uses it
 	r.plane.sessions = nil
-	set(0, "subsystem_nqn")
 	target := call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target
 	if target.Spec.SubsystemNqn != "nqn.2020-01.com.example:X" || target.SubsystemSerial != r.agent.State().Document.ID || target.SubsystemModel == "" {
 		t.Errorf("target %v", target)

@@ -94,11 +94,11 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 	return connect.NewResponse(&lintelv1.UpdateTargetResponse{Target: s.targetMessage(ctx, c.state), Plan: planMessage(c.plan)}), nil
 }
 
-// spoken returns whether there are sessions of a protocol.
+// spoken returns whether there are sessions of a protocol that see volumes.
 func (a *Agent) spoken(ctx context.Context) (func(array.Protocol) bool, error) {
 	sessions, err := a.plane.Sessions(ctx)
 	return func(p array.Protocol) bool {
-		return slices.ContainsFunc(sessions, func(s Session) bool { return s.Protocol == p })
+		return slices.ContainsFunc(sessions, func(s Session) bool { return s.Protocol == p && !s.Discovery })
 	}, err
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // UpdateTarget returns the state with the target's names, alias and CHAP digests
-// changed by edit. A name fails with KindBusy while there are sessions of its
-// protocol: ISCSI or NVMeTCP.
+// changed by edit. A name fails with KindBusy while hosts use volumes by it: inUse
+// is asked for ISCSI or NVMeTCP.
 func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*Target)) (*State, Plan, error) {
 	doc := *s.Document
 	old := doc.Target
@@ -31,9 +31,6 @@ func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*
 	d := differ{subject: "the target"}
 	d.add("iqn", old.IQN, iqn)
 	d.add("subsystem_nqn", old.SubsystemNQN, doc.Target.SubsystemNQN)
-	if doc.Target.SubsystemNQN != old.SubsystemNQN {
-		d.warn("NVMe hosts find the new name when the array is started again")
-	}
 	d.add("alias", old.Alias, doc.Target.Alias)
 	d.add("chap_algorithms", old.CHAP, doc.Target.CHAP)
 	if len(d.fields) == 0 {

@@ -23,9 +23,9 @@ type Access interface {
 	// Closed is called once for each controller that Open was called for, when none of its
 	// commands can reach a device any more.
 	Closed(c *Controller)
-	// Ports lists the ports of the array that a host may use, for the
-	// discovery log. Referrals are in the list too.
-	Ports(Peer) []Port
+	// Discovery returns what the discovery log tells a host. Whoever changes that
+	// calls Subsystem.DiscoveryChanged afterwards.
+	Discovery(Peer) Discovery
 }
 
 // Peer is who is at the other end of a queue's connection. The names are what the
@@ -74,14 +74,23 @@ type Namespace struct {
 	ReadOnly bool
 }
 
-// Port is one entry of the discovery log: a way to a subsystem of this array, or a
-// referral to another discovery service.
+// Discovery is the content of the discovery log.
+type Discovery struct {
+	Generation uint64 // greater with every change of the ports
+	NQN        string // of the NVM subsystem
+	Ports      []Port
+}
+
+// Port is a way to the subsystems of this array, or a referral to another
+// discovery service.
 type Port struct {
 	ID       uint16 // port id of the subsystem, 1 on
 	Address  netip.AddrPort
 	Secure   bool   // a secure channel (TLS) is required
+	Only     bool   // the discovery subsystem alone is there
+	Same     bool   // the discovery log is the same through all ports that say so
 	Referral bool   // to another discovery service
-	NQN      string // of the subsystem; empty for the one of this array, or the discovery NQN for a referral
+	NQN      string // of the discovery service of a referral; empty for the well-known one
 }
 
 // Refusal is the reason why a Connect fails, as the host gets to know it.

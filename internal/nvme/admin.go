@@ -9,33 +9,22 @@ type adminCommand struct {
 	run       func(*Controller, *Request)
 	discovery bool // discovery controllers have it too
 	waits     bool // for something other than memory: it gets a goroutine
-	effects   uint32
 }
-
-// The bits of the effects log (NVMe Base 2.0 figure 211), among them the scope of a command.
-const (
-	effectSupported  uint32 = 1 << 0
-	effectContent    uint32 = 1 << 1 // logical block content change
-	effectCapability uint32 = 1 << 2 // namespace capability change
-	scopeNamespace   uint32 = 1 << 20
-	scopeController  uint32 = 1 << 21
-)
 
 // adminCommands is built once: its functions call others that read it.
 var adminCommands [256]adminCommand
 
 func init() {
 	for op, a := range map[uint8]adminCommand{
-		wire.AdminGetLogPage:   {run: runGetLogPage, discovery: true, effects: scopeController},
-		wire.AdminIdentify:     {run: runIdentify, discovery: true, effects: scopeController},
-		wire.AdminAbort:        {run: runAbort, effects: scopeController},
-		wire.AdminSetFeatures:  {run: runSetFeatures, discovery: true, waits: true, effects: scopeController},
-		wire.AdminGetFeatures:  {run: runGetFeatures, discovery: true, effects: scopeController},
-		wire.AdminAsyncEvent:   {run: runAsyncEvent, discovery: true, effects: scopeController},
-		wire.AdminKeepAlive:    {run: runKeepAlive, discovery: true, effects: scopeController},
-		wire.AdminGetLBAStatus: {run: runGetLBAStatus, effects: scopeNamespace},
+		wire.AdminGetLogPage:   {run: runGetLogPage, discovery: true},
+		wire.AdminIdentify:     {run: runIdentify, discovery: true},
+		wire.AdminAbort:        {run: runAbort},
+		wire.AdminSetFeatures:  {run: runSetFeatures, discovery: true, waits: true},
+		wire.AdminGetFeatures:  {run: runGetFeatures, discovery: true},
+		wire.AdminAsyncEvent:   {run: runAsyncEvent, discovery: true},
+		wire.AdminKeepAlive:    {run: runKeepAlive, discovery: true},
+		wire.AdminGetLBAStatus: {run: runGetLBAStatus},
 	} {
-		a.effects |= effectSupported
 		adminCommands[op] = a
 	}
 }

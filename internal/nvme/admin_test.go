@@ -316,8 +316,8 @@ func TestLogPages(t *testing.T) {
 		t.Errorf("firmware % X", f[:16])
 	}
 	effects := a.Admin.Good(GetLogPage(wire.LogCommandEffects, 4096, 0)).Data
-	if le.Uint32(effects[4*int(wire.AdminIdentify):])&1 == 0 || le.Uint32(effects[1024+4*int(wire.Write):])&3 != 3 ||
-		le.Uint32(effects[1024+4*int(wire.Read):])&3 != 1 || le.Uint32(effects[1024+4*int(wire.WriteUncorrectable):]) != 0 {
+	if le.Uint32(effects[4*int(wire.AdminIdentify):]) != 1 || le.Uint32(effects[1024+4*int(wire.Write):]) != 3 ||
+		le.Uint32(effects[1024+4*int(wire.Read):]) != 1 || le.Uint32(effects[1024+4*int(wire.ReservationReport):]) != 1 || le.Uint32(effects[1024+4*int(wire.WriteUncorrectable):]) != 0 {
 		t.Error("commands supported and effects")
 	}
 	if d := a.Admin.Good(GetLogPage(wire.LogLBAStatus, 16, 0)).Data; le.Uint32(d) != 16 {
@@ -546,11 +546,13 @@ func TestANA(t *testing.T) {
 // TestDiscovery checks the discovery controller and its log (NVMe Base 2.0 §3.1.2.3, §5.16.1.23).
 func TestDiscovery(t *testing.T) {
 	b := New(t, Config{})
-	b.Access.SetPorts([]nvme.Port{
+	ports := []nvme.Port{
 		{ID: 1, Address: netip.MustParseAddrPort("192.0.2.1:4420")},
 		{ID: 2, Address: netip.MustParseAddrPort("[2001:db8::1]:4420"), Secure: true},
-		{ID: 3, Address: netip.MustParseAddrPort("192.0.2.9:8009"), Referral: true},
-	})
+		{ID: 3, Address: netip.MustParseAddrPort("192.0.2.1:8009"), Only: true, Same: true},
+		{ID: 4, Address: netip.MustParseAddrPort("192.0.2.9:8009"), Referral: true},
+	}
+	b.Access.SetPorts(ports)
 	for _, nqn := range []string{wire.DiscoveryNQN, DiscoveryNQN} {
 		a := b.AttachAdmin(Connect{Host: NewHost("a"), SubNQN: nqn, KeepAlive: 30000})
 		id := a.Admin.Good(Identify(wire.CNSController, 0)).Data
@@ -558,26 +560,27 @@ func TestDiscovery(t *testing.T) {
 			t.Errorf("identify: type %d, SUBNQN %q", id[111], id[768:1024])
 		}
 		d := a.Admin.Good(GetLogPage(wire.LogDiscovery, 8192, 0)).Data
-		if le.Uint64(d[8:]) != 5 {
+		if le.Uint64(d[8:]) != 6 {
 			t.Fatalf("%d records", le.Uint64(d[8:]))
 		}
 		type entry struct {
 			transport, family, kind, requirement, security byte
-			port                                           uint16
+			port, depth, flags                             uint16
 			service, nqn, address                          string
 		}
 		var got []entry
-		for i := range 5 {
+		for i := range 6 {
 			e := d[1024*(i+1):][:1024]
 			text := func(from, to int) string { return strings.TrimRight(string(e[from:to]), " \x00") }
-			got = append(got, entry{e[0], e[1], e[2], e[3], e[768], le.Uint16(e[4:]), text(32, 64), text(256, 512), text(512, 768)})
+			got = append(got, entry{e[0], e[1], e[2], e[3], e[768], le.Uint16(e[4:]), le.Uint16(e[8:]), le.Uint16(e[10:]), text(32, 64), text(256, 512), text(512, 768)})
 		}
 		want := []entry{
-			{3, 1, 3, 4, 0, 1, "4420", DiscoveryNQN, "192.0.2.1"},
-			{3, 1, 2, 4, 0, 1, "4420", NQN, "192.0.2.1"},
-			{3, 2, 3, 5, 2, 2, "4420", DiscoveryNQN, "2001:db8::1"},
-			{3, 2, 2, 5, 2, 2, "4420", NQN, "2001:db8::1"},
-			{3, 1, 1, 4, 0, 3, "8009", wire.DiscoveryNQN, "192.0.2.9"},
+			{3, 1, 3, 4, 0, 1, 1024, 2, "4420", DiscoveryNQN, "192.0.2.1"},
+			{3, 1, 2, 4, 0, 1, 1024, 0, "4420", NQN, "192.0.2.1"},
+			{3, 2, 3, 5, 2, 2, 1024, 2, "4420", DiscoveryNQN, "2001:db8::1"},
+			{3, 2, 2, 5, 2, 2, 1024, 0, "4420", NQN, "2001:db8::1"},
+			{3, 1, 3, 4, 0, 3, 1024, 3, "8009", DiscoveryNQN, "192.0.2.1"},
+			{3, 1, 1, 4, 0, 4, 1024, 0, "8009", wire.DiscoveryNQN, "192.0.2.9"},
 		}
 		for i := range want {
 			if got[i] != want[i] {
@@ -587,7 +590,8 @@ func TestDiscovery(t *testing.T) {
 		a.Admin.Good(SetFeature(wire.FeatureAsyncEvents, 0, 1<<31))
 		aer := event(a)
 		generation := le.Uint64(d)
-		b.Subsystem.PortsChanged()
+		b.Access.SetPorts(ports)
+		b.Subsystem.DiscoveryChanged()
 		if r := aer.Wait(); r.Result[0] != wire.EventDiscoveryChanged {
 			t.Errorf("event %#x", r.Result[0])
 		}
@@ -609,6 +613,37 @@ func TestDiscovery(t *testing.T) {
 	}
 	a := b.Attach("b")
 	a.Admin.Fails(GetLogPage(wire.LogDiscovery, 1024, 0), wire.InvalidLogPage.DNR())
+}
+
+// TestRename checks that a subsystem takes another name while hosts are connected: they
+// find it by discovery (NVMe Base 2.0 §4.5, §5.16.1.23).
+func TestRename(t *testing.T) {
+	const other = "nqn.2026-11.io.lintel:renamed"
+	b := New(t, Config{})
+	old := b.Attach("a")
+	persistent := b.AttachAdmin(Connect{Host: NewHost("a"), SubNQN: DiscoveryNQN, KeepAlive: 30000})
+	persistent.Admin.Good(SetFeature(wire.FeatureAsyncEvents, 0, 1<<31))
+	aer := event(persistent)
+	for _, nqn := range []string{"", "iqn.x", wire.DiscoveryNQN, DiscoveryNQN} {
+		if err := b.Subsystem.Rename(nqn); err == nil {
+			t.Errorf("%q is a name", nqn)
+		}
+	}
+	if err := b.Subsystem.Rename(other); err != nil || b.Subsystem.NQN() != other {
+		t.Fatal(err)
+	}
+	b.Subsystem.DiscoveryChanged()
+	if r := aer.Wait(); r.Result[0] != wire.EventDiscoveryChanged {
+		t.Errorf("event %#x", r.Result[0])
+	}
+	<-old.Admin.Killed()
+	<-old.IO.Killed()
+	persistent.Admin.Good(Command{Opcode: wire.AdminKeepAlive})
+	b.Dial().Fails(Connect{Host: NewHost("a"), SubNQN: NQN}.Command(), wire.ConnectInvalidParameters.DNR())
+	a := b.AttachAdmin(Connect{Host: NewHost("a"), SubNQN: other})
+	if d := a.Admin.Good(Identify(wire.CNSController, 0)).Data; string(bytes.TrimRight(d[768:1024], "\x00")) != other {
+		t.Errorf("SUBNQN %q", d[768:1024])
+	}
 }
 
 // TestSubsystemConfig checks what a subsystem is made of (NVMe Base 2.0 §4.5).

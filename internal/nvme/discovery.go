@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 
@@ -9,19 +10,19 @@ import (
 
 // Values of a discovery log page entry (NVMe Base 2.0 §5.16.1.23).
 const (
-	discoveryEntry     = 1024
-	transportTCP       = 3
-	familyIPv4         = 1
-	familyIPv6         = 2
-	entryReferral      = 1
-	entrySubsystem     = 2
-	entryCurrent       = 3
-	secureRequired     = 1
-	flowControlCanOff  = 1 << 2
-	persistentSupport  = 1 << 1 // EPCSD
-	securityTLS13      = 2      // SECTYPE of TCP
-	maxDiscoveryPorts  = 1024
-	discoveryAdminSize = 32
+	discoveryEntry    = 1024
+	transportTCP      = 3
+	familyIPv4        = 1
+	familyIPv6        = 2
+	entryReferral     = 1
+	entrySubsystem    = 2
+	entryCurrent      = 3
+	secureRequired    = 1
+	flowControlCanOff = 1 << 2
+	duplicateReturned = 1 << 0 // DUPRETINFO of EFLAGS
+	persistentSupport = 1 << 1 // EPCSD
+	securityTLS13     = 2      // SECTYPE of TCP
+	maxDiscoveryPorts = 1024
 )
 
 // readDiscovery fills the discovery log: for each port this discovery
@@ -31,30 +32,22 @@ func readDiscovery(c *Controller, _ *Request, retain bool) []byte {
 		c.events.read(wire.EventDiscoveryChanged)
 	}
 	cfg := &c.sub.cfg
-	generation := c.sub.discoveryGeneration()
-	ports := cfg.Access.Ports(c.info.Peer)
-	ports = ports[:min(len(ports), maxDiscoveryPorts)]
+	d := cfg.Access.Discovery(c.info.Peer)
+	ports := d.Ports[:min(len(d.Ports), maxDiscoveryPorts)]
 	b := make([]byte, discoveryEntry, discoveryEntry*(1+2*len(ports)))
 	for _, p := range ports {
-		switch {
-		case p.Referral:
-			nqn := p.NQN
-			if nqn == "" {
-				nqn = wire.DiscoveryNQN
-			}
-			b = appendEntry(b, p, entryReferral, nqn)
-		default:
-			nqn := p.NQN
-			if nqn == "" {
-				nqn = cfg.NQN
-			}
-			if cfg.DiscoveryNQN != wire.DiscoveryNQN {
-				b = appendEntry(b, p, entryCurrent, cfg.DiscoveryNQN)
-			}
-			b = appendEntry(b, p, entrySubsystem, nqn)
+		if p.Referral {
+			b = appendEntry(b, p, entryReferral, cmp.Or(p.NQN, wire.DiscoveryNQN))
+			continue
+		}
+		if cfg.DiscoveryNQN != wire.DiscoveryNQN {
+			b = appendEntry(b, p, entryCurrent, cfg.DiscoveryNQN)
+		}
+		if !p.Only {
+			b = appendEntry(b, p, entrySubsystem, d.NQN)
 		}
 	}
-	le.PutUint64(b[0:], generation)
+	le.PutUint64(b[0:], d.Generation)
 	le.PutUint64(b[8:], uint64(len(b)/discoveryEntry-1))
 	return b
 }
@@ -70,9 +63,13 @@ func appendEntry(b []byte, p Port, kind byte, nqn string) []byte {
 	}
 	le.PutUint16(e[4:], p.ID)
 	le.PutUint16(e[6:], dynamic)
-	le.PutUint16(e[8:], discoveryAdminSize)
-	if kind != entrySubsystem {
-		le.PutUint16(e[10:], persistentSupport)
+	le.PutUint16(e[8:], MaxQueueDepth) // ASQSZ
+	if kind == entryCurrent {
+		flags := uint16(persistentSupport)
+		if p.Same {
+			flags |= duplicateReturned
+		}
+		le.PutUint16(e[10:], flags)
 	}
 	putText(e[32:64], strconv.Itoa(int(p.Address.Port())))
 	copy(e[256:512], nqn)

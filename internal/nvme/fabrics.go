@@ -111,7 +111,7 @@ func (r *Request) connect() wire.Status {
 	if bad != 0 {
 		return bad
 	}
-	if !n.Discovery && n.SubNQN != q.sub.cfg.NQN {
+	if !n.Discovery && n.SubNQN != q.sub.NQN() {
 		return r.invalid(true, connectSubNQN)
 	}
 	grant, err := q.sub.cfg.Access.Authorize(n.ConnectRequest)
@@ -183,6 +183,10 @@ func (r *Request) connectAdmin(n connect, grant Grant) wire.Status {
 	c := newController(q.sub, ControllerInfo{Peer: n.Peer, Port: q.cfg.Port, SubNQN: n.SubNQN, Discovery: n.Discovery}, grant)
 	if !q.sub.add(c) {
 		return wire.ConnectControllerBusy
+	}
+	if !n.Discovery && n.SubNQN != q.sub.NQN() { // Rename may not have seen the controller
+		c.abandon()
+		return r.invalid(true, connectSubNQN)
 	}
 	r.demand(grant, n)
 	if q.passed.Load() {

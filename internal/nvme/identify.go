@@ -160,7 +160,7 @@ func (c *Controller) identifyController(b []byte) {
 	le.PutUint16(b[532:], maxFusedBlocks-1)
 	le.PutUint16(b[534:], copyFormat0)
 	le.PutUint32(b[540:], maxNSID)
-	copy(b[768:1024], cfg.NQN)
+	copy(b[768:1024], c.info.SubNQN)
 	le.PutUint32(b[1792:], uint32(wire.SQESize+c.inCapsule())/16)
 	le.PutUint32(b[1796:], wire.CQESize/16)
 	b[1803] = 1 // MSDBD

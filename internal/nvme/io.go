@@ -12,7 +12,6 @@ type ioCommand struct {
 	access  unit.Access // what reservations of others forbid (NVMe Base 2.0 figure 499)
 	own     bool        // a reservation command, which decides by itself
 	changes bool        // of the medium
-	effects uint32
 }
 
 // ioCommands is built once: its functions call others that read it.
@@ -34,10 +33,6 @@ func init() {
 		wire.ReservationAcquire:  {run: runReservationAcquire, own: true},
 		wire.ReservationRelease:  {run: runReservationRelease, own: true},
 	} {
-		a.effects = effectSupported | scopeNamespace
-		if a.changes {
-			a.effects |= effectContent
-		}
 		ioCommands[op] = a
 	}
 }

@@ -164,12 +164,27 @@ func readChangedNamespaces(c *Controller, _ *Request, retain bool) []byte {
 	return b
 }
 
-// readCommandEffects fills Commands Supported and Effects (NVMe Base 2.0 §5.16.1.6).
+// The bits of the effects log (NVMe Base 2.0 figure 211).
+const (
+	effectSupported = 1 << 0
+	effectContent   = 1 << 1 // logical block content change
+)
+
+// readCommandEffects fills Commands Supported and Effects (NVMe Base 2.0 §5.16.1.6). The
+// scope of commands is not reported: nobody asks for it, and Linux calls the effects
+// of an I/O command unusual that has one.
 func readCommandEffects(*Controller, *Request, bool) []byte {
 	b := make([]byte, 4096)
 	for op := range 256 {
-		le.PutUint32(b[4*op:], adminCommands[op].effects)
-		le.PutUint32(b[1024+4*op:], ioCommands[op].effects)
+		if adminCommands[op].run != nil {
+			b[4*op] = effectSupported
+		}
+		if a := &ioCommands[op]; a.run != nil {
+			b[1024+4*op] = effectSupported
+			if a.changes {
+				b[1024+4*op] |= effectContent
+			}
+		}
 	}
 	return b
 }

@@ -1,12 +1,14 @@
 package nvme
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lintel.io/lintel/internal/unit"
@@ -46,27 +48,26 @@ type Subsystem struct {
 	counting sync.Mutex                 // above mu
 	past     map[*unit.Unit]*unit.Stats // of queues that are gone
 
+	nqn atomic.Pointer[string] // of the NVM subsystem
+
 	mu          sync.Mutex // above Controller.mu
 	controllers map[uint16]*Controller
 	lastID      uint16
-	generation  uint64 // of the discovery log
 }
 
 // NewSubsystem returns a subsystem without controllers.
 func NewSubsystem(c Config) (*Subsystem, error) {
-	for _, nqn := range []string{c.NQN, c.DiscoveryNQN} {
-		if nqn != "" && !validNQN(nqn) {
-			return nil, fmt.Errorf("nvme: NQN %q: 11 to %d bytes that begin with nqn. are needed", nqn, wire.MaxNQN)
-		}
+	if c.DiscoveryNQN == "" {
+		c.DiscoveryNQN = wire.DiscoveryNQN
 	}
-	if c.NQN == "" || c.NQN == wire.DiscoveryNQN {
-		return nil, fmt.Errorf("nvme: subsystem NQN %q: the subsystem needs a name of its own", c.NQN)
+	if !validNQN(c.DiscoveryNQN) {
+		return nil, invalidNQN(c.DiscoveryNQN)
+	}
+	if err := checkSubsystemNQN(c.NQN, c.DiscoveryNQN); err != nil {
+		return nil, err
 	}
 	if c.Access == nil {
 		return nil, fmt.Errorf("nvme: subsystem %s has no access control", c.NQN)
-	}
-	if c.DiscoveryNQN == "" {
-		c.DiscoveryNQN = wire.DiscoveryNQN
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -83,22 +84,54 @@ func NewSubsystem(c Config) (*Subsystem, error) {
 	if c.MaxControllers <= 0 {
 		c.MaxControllers = maxControllers
 	}
-	return &Subsystem{
+	s := &Subsystem{
 		cfg:         c,
 		started:     time.Now(),
 		past:        make(map[*unit.Unit]*unit.Stats),
 		controllers: make(map[uint16]*Controller),
 		lastID:      c.LastController,
-		generation:  1,
-	}, nil
+	}
+	s.nqn.Store(&c.NQN)
+	return s, nil
 }
 
 func validNQN(s string) bool {
 	return len(s) >= 11 && len(s) <= wire.MaxNQN && strings.HasPrefix(s, "nqn.")
 }
 
+func invalidNQN(nqn string) error {
+	return fmt.Errorf("nvme: NQN %q: 11 to %d bytes that begin with nqn. are needed", nqn, wire.MaxNQN)
+}
+
+func checkSubsystemNQN(nqn, discovery string) error {
+	switch {
+	case nqn == wire.DiscoveryNQN || nqn == discovery:
+		return fmt.Errorf("nvme: subsystem NQN %q: the subsystem needs a name of its own", nqn)
+	case !validNQN(nqn):
+		return invalidNQN(nqn)
+	}
+	return nil
+}
+
 // NQN returns the name of the NVM subsystem.
-func (s *Subsystem) NQN() string { return s.cfg.NQN }
+func (s *Subsystem) NQN() string { return *s.nqn.Load() }
+
+var errRenamed = errors.New("the subsystem has another NQN now")
+
+// Rename gives the NVM subsystem another name. The associations that were made
+// under the old one end. Whoever calls it calls DiscoveryChanged then.
+func (s *Subsystem) Rename(nqn string) error {
+	if err := checkSubsystemNQN(nqn, s.cfg.DiscoveryNQN); err != nil {
+		return err
+	}
+	s.nqn.Store(&nqn)
+	for _, c := range s.Controllers() {
+		if !c.info.Discovery && c.info.SubNQN != nqn {
+			c.Kill(errRenamed)
+		}
+	}
+	return nil
+}
 
 // NewQueue returns the queue of a new connection.
 func (s *Subsystem) NewQueue(c QueueConfig) *Queue {
@@ -169,21 +202,12 @@ func (s *Subsystem) RemoveNamespace(u *unit.Unit, done func()) {
 	d.release()
 }
 
-// PortsChanged tells hosts with persistent discovery controllers that the
+// DiscoveryChanged tells hosts with persistent discovery controllers that the
 // discovery log has changed.
-func (s *Subsystem) PortsChanged() {
-	s.mu.Lock()
-	s.generation++
-	s.mu.Unlock()
+func (s *Subsystem) DiscoveryChanged() {
 	for _, c := range s.Controllers() {
 		if c.info.Discovery {
 			c.events.raise(wire.EventDiscoveryChanged)
 		}
 	}
-}
-
-func (s *Subsystem) discoveryGeneration() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.generation
 }

@@ -16,6 +16,7 @@ import (
 type Target struct {
 	cfg   TargetConfig
 	table *table
+	name  atomic.Pointer[string]
 	ports atomic.Pointer[[]PortConfig] // sorted by Relative, never changed once published
 
 	mu      sync.Mutex // above LogicalUnit.mu
@@ -29,7 +30,7 @@ const maxSeen = 4096
 
 // TargetConfig describes a Target.
 type TargetConfig struct {
-	// Name is the SCSI target device name (the IQN), at most 223 bytes.
+	// Name is the SCSI target device name (the IQN) at first, at most 223 bytes.
 	Name string
 	// Families are the tables of command families beside the SPC base
 	// commands of this package (sbc.Commands(), reserve.Commands(), ...).
@@ -63,12 +64,17 @@ func NewTarget(c TargetConfig) (*Target, error) {
 		nexuses: make(map[*Nexus]struct{}),
 		seen:    make(map[unit.Initiator]struct{}),
 	}
+	t.name.Store(&c.Name)
 	t.ports.Store(new([]PortConfig))
 	return t, nil
 }
 
 // Name returns the SCSI target device name.
-func (t *Target) Name() string { return t.cfg.Name }
+func (t *Target) Name() string { return *t.name.Load() }
+
+// SetName gives the SCSI target device another name, of 1 to 223 bytes. Nexuses that
+// were made under the old one find the new one in the Device Identification page.
+func (t *Target) SetName(name string) { t.name.Store(&name) }
 
 // PortConfig describes a target port.
 type PortConfig struct {

@@ -98,7 +98,7 @@ func identificationPage(t *Task) []byte {
 	}
 	device := wire.Designator{
 		Type: wire.DesignatorNameString, CodeSet: wire.CodeUTF8, Association: wire.AssociationDevice,
-		Protocol: int8(wire.ProtocolISCSI), ID: wire.NameString(t.Nexus.target.cfg.Name),
+		Protocol: int8(wire.ProtocolISCSI), ID: wire.NameString(t.Nexus.target.Name()),
 	}
 	return device.Append(b)
 }

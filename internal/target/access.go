@@ -95,6 +95,9 @@ func (a access) Open(info iscsi.SessionInfo) (iscsi.Nexus, error) {
 	t := a.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if info.Target != t.state.Document.Target.IQN {
+		return nil, iscsi.Refuse(wire.LoginNotFound, "the target is not %q any more", info.Target)
+	}
 	h, luns := t.state.Resolve(info.Initiator, info.Remote.Addr())
 	if h == nil {
 		return nil, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s any more", info.Initiator)
@@ -132,7 +135,8 @@ func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
 }
 
 // applySessions gives every session its new LUNs, and ends the sessions of
-// initiators that no host names any more.
+// initiators that no host names any more, and of those that came by an old name of
+// the target.
 func (t *Target) applySessions(previous, state *array.State) {
 	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
 		return // a volume that is not mapped came, or an attribute changed
@@ -141,7 +145,7 @@ func (t *Target) applySessions(previous, state *array.State) {
 	t.mu.Lock()
 	for n := range t.nexuses {
 		h, luns := state.Resolve(n.info.Initiator, n.info.Remote.Addr())
-		if h == nil {
+		if h == nil || n.info.Target != state.Document.Target.IQN {
 			drop = append(drop, n.info.ID)
 			continue
 		}

@@ -60,6 +60,11 @@ func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 	if p := portalAt(s, r.Local); p != nil {
 		g.PortGroup = p.Group
 	}
+	if r.Discovery {
+		// It tells where the array is, and no more: hosts discover before they
+		// authenticate, as their discovery has no secret of the array.
+		return g, nil
+	}
 	for _, k := range []struct {
 		text string
 		key  *dhchap.Secret
@@ -112,19 +117,41 @@ func (a nvmeAccess) Closed(c *nvme.Controller) {
 	delete(a.t.controllers, c)
 }
 
-// Ports lists the NVMe portals for the discovery log.
-func (a nvmeAccess) Ports(peer nvme.Peer) []nvme.Port {
-	s := access(a).current()
-	var ports []nvme.Port
+// Discovery lists the NVMe portals that a host reaches, where a host of the array
+// names it.
+func (a nvmeAccess) Discovery(peer nvme.Peer) nvme.Discovery {
+	t := a.t
+	t.mu.Lock()
+	s, generation := t.state, t.discoveryGeneration
+	t.mu.Unlock()
+	d := nvme.Discovery{Generation: generation, NQN: s.Document.Target.SubsystemNQN}
+	if s.MatchNQN(peer.HostNQN, peer.Remote.Addr()) == nil {
+		return d
+	}
+	same := true
 	for _, p := range s.Document.Portals {
-		if p.Protocol != array.NVMeTCP {
+		if p.Protocol == array.ISCSI {
 			continue
 		}
+		// What a host is told of these depends on how it got here.
+		same = same && !p.Address.IsUnspecified() && !p.Address.IsLoopback()
 		if at, ok := reachable(p, peer.Local.Addr(), peer.Remote.Addr()); ok {
-			ports = append(ports, nvme.Port{ID: p.Tag, Address: at})
+			d.Ports = append(d.Ports, nvme.Port{ID: p.Tag, Address: at, Only: p.Protocol == array.NVMeDiscovery})
 		}
 	}
-	return ports
+	for i := range d.Ports {
+		d.Ports[i].Same = same
+	}
+	return d
+}
+
+// discoveryDiffers reports whether hosts discover something else than before.
+func discoveryDiffers(previous, state *array.State) bool {
+	if previous == nil {
+		return true
+	}
+	a, b := previous.Document, state.Document
+	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Portals, b.Portals)
 }
 
 func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {
@@ -143,8 +170,8 @@ func (t *Target) applyControllers(previous, state *array.State) {
 	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
 		return
 	}
-	if previous != nil && !slices.EqualFunc(previous.Document.Portals, state.Document.Portals, func(a, b *array.Portal) bool { return a == b }) {
-		t.subsystem.PortsChanged()
+	if discoveryDiffers(previous, state) {
+		t.subsystem.DiscoveryChanged()
 	}
 	var gone []*nvme.Controller
 	t.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -11,7 +12,9 @@ import (
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
+	initiator "lintel.io/lintel/internal/initiator/iscsi"
 	nvmehost "lintel.io/lintel/internal/initiator/nvme"
+	"lintel.io/lintel/internal/nvme/dhchap"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -298,5 +301,94 @@ func TestStatisticsOfBothProtocols(t *testing.T) {
 	f.apply()
 	if got := f.tgt.Stats().Total; got.Writes != total.Writes || got.WriteBytes != total.WriteBytes || got.Reads != total.Reads || got.Errors < total.Errors {
 		t.Errorf("total after the volume was deleted: %+v, before %+v", got, total)
+	}
+}
+
+// TestRenamedOnline checks that new names of the target and the subsystem are the
+// names at once, and the sessions under the old ones end.
+func TestRenamedOnline(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 4<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	s := f.login()
+	old := f.mustConnect(nvmehost.Options{IOQueues: 1})
+	events := make(chan uint32, 8)
+	discovery := f.mustConnect(nvmehost.Options{
+		Subsystem: f.doc.DiscoveryNQN(), KeepAlive: time.Minute, OnEvent: func(e uint32) { events <- e },
+	})
+	before, err := discovery.DiscoveryLog(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.doc.Target.IQN, f.doc.Target.SubsystemNQN = testIQN+"2", testSubsystem+"2"
+	f.apply()
+	if e := <-events; e != wire.EventDiscoveryChanged {
+		t.Errorf("event %#x", e)
+	}
+	after, err := discovery.DiscoveryLog(ctx)
+	if err != nil || after.Generation <= before.Generation || !slices.ContainsFunc(after.Records, func(r nvmehost.Record) bool { return r.Subsystem == testSubsystem+"2" }) {
+		t.Errorf("discovery: %+v, %v", after, err)
+	}
+	<-old.Ended()
+	if _, err := f.connect(nvmehost.Options{}); err == nil {
+		t.Error("the old NQN takes a host")
+	}
+	f.mustConnect(nvmehost.Options{Subsystem: testSubsystem + "2", IOQueues: 1})
+	for len(f.tgt.Sessions()) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := s.Ready(ctx, 0); err == nil {
+		t.Error("the session of the old IQN serves on")
+	}
+	if _, err := initiator.Dial(ctx, f.addr(), initiator.Options{Target: testIQN}); err == nil {
+		t.Error("the old IQN takes an initiator")
+	}
+	now, err := initiator.Dial(ctx, f.addr(), initiator.Options{Target: testIQN + "2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer now.Close()
+	page, err := now.Do(ctx, 0, []byte{0x12, 1, 0x83, 4, 0, 0}, nil, 1024)
+	if err != nil || bytes.Count(page.Data, []byte(testIQN+"2")) != 2 || bytes.Count(page.Data, []byte(testIQN)) != 2 {
+		t.Errorf("device identification: %q, %v", page.Data, err)
+	}
+}
+
+// TestDiscoveryOfPortals checks which portals a host discovers, and that it does
+// so before it authenticates.
+func TestDiscoveryOfPortals(t *testing.T) {
+	key, err := dhchap.GenerateSecret(dhchap.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	f.withNVMe()
+	f.doc.Hosts[0].NQNs, f.doc.Hosts[0].DHCHAPKey = []string{testHostNQN}, key.Text()
+	f.doc.Portals = append(f.doc.Portals, &array.Portal{
+		Object: array.Object{ID: "l10"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 10, Protocol: array.NVMeDiscovery,
+	})
+	f.apply()
+	ctx := context.Background()
+	io, only := f.doc.Portals[1].AddrPort().String(), f.doc.Portals[2].AddrPort().String()
+	for _, at := range []string{io, only} {
+		log, err := nvmehost.Discover(ctx, at, nvmehost.Options{HostNQN: testHostNQN})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]string, len(log.Records))
+		for i, r := range log.Records {
+			got[i] = fmt.Sprintf("%d %s %s", r.Type, r.Endpoint(), r.Subsystem)
+		}
+		if want := []string{"3 " + io + " " + f.doc.DiscoveryNQN(), "2 " + io + " " + testSubsystem, "3 " + only + " " + f.doc.DiscoveryNQN()}; !slices.Equal(got, want) {
+			t.Errorf("discovery through %s: %q, want %q", at, got, want)
+		}
+		if _, err := nvmehost.Discover(ctx, at, nvmehost.Options{HostNQN: testHostNQN + "x"}); err == nil {
+			t.Error("a stranger discovers")
+		}
+		if _, err := nvmehost.Dial(ctx, at, nvmehost.Options{HostNQN: testHostNQN, Subsystem: testSubsystem}); err == nil {
+			t.Errorf("connected through %s without a key, or through a portal for discovery", at)
+		}
 	}
 }

@@ -72,8 +72,11 @@ type Target struct {
 	nexuses map[*nexus]struct{}
 	// controllers are those of NVMe hosts that see namespaces.
 	controllers map[*nvme.Controller]struct{}
-	nextID      uint16     // number of the last group
-	retired     unit.Stats // of volumes that are gone
+	// discoveryGeneration numbers what NVMe hosts discover.
+	discoveryGeneration uint64
+
+	nextID  uint16     // number of the last group
+	retired unit.Stats // of volumes that are gone
 }
 
 // New returns a Target that presents nothing yet.
@@ -142,9 +145,16 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 	if err := t.applyPorts(previous, state); err != nil {
 		errs = append(errs, err)
 	}
+	t.device.SetName(state.Document.Target.IQN)
 	t.mu.Lock()
 	t.state = state
+	if discoveryDiffers(previous, state) {
+		t.discoveryGeneration++
+	}
 	t.mu.Unlock()
+	if err := t.subsystem.Rename(state.Document.Target.SubsystemNQN); err != nil {
+		errs = append(errs, err)
+	}
 	t.applyAccess(state)
 	t.applySessions(previous, state)
 	t.applyControllers(previous, state)

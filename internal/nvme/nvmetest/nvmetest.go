@@ -54,7 +54,7 @@ type Access struct {
 	openErr    error
 	onOpen     func(*nvme.Controller)
 	namespaces nvme.Namespaces
-	ports      []nvme.Port
+	discovery  nvme.Discovery
 	open       map[*nvme.Controller]bool
 }
 
@@ -99,7 +99,7 @@ func (a *Access) SetNamespaces(m nvme.Namespaces) {
 func (a *Access) SetPorts(p []nvme.Port) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ports = p
+	a.discovery = nvme.Discovery{Generation: a.discovery.Generation + 1, NQN: NQN, Ports: p}
 }
 
 // Opened returns how many controllers are open.
@@ -137,11 +137,11 @@ func (a *Access) Closed(c *nvme.Controller) {
 	delete(a.open, c)
 }
 
-// Ports returns the ports.
-func (a *Access) Ports(nvme.Peer) []nvme.Port {
+// Discovery returns the ports.
+func (a *Access) Discovery(nvme.Peer) nvme.Discovery {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.ports
+	return a.discovery
 }
 
 // New returns a bench, which ends with the test.

@@ -103,6 +103,6 @@ func (a *access) Open(*nvme.Controller) (nvme.Namespaces, error) {
 
 func (a *access) Closed(*nvme.Controller) {}
 
-func (a *access) Ports(nvme.Peer) []nvme.Port {
-	return []nvme.Port{{ID: 1, Address: a.address}}
+func (a *access) Discovery(nvme.Peer) nvme.Discovery {
+	return nvme.Discovery{NQN: NQN, Ports: []nvme.Port{{ID: 1, Address: a.address}}}
 }
