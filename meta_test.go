@@ -60,10 +60,17 @@ var layers = []struct{ room, forbidden, reason string }{
 	{"internal/block", "lintel.io/lintel/internal/", "a device knows nothing of what is above it"},
 	{"internal/wire", "lintel.io/lintel/", "wire formats are views on bytes"},
 	{"internal/unit", "lintel.io/lintel/internal/scsi", "the unit serves both command sets and knows neither"},
+	{"internal/unit", "lintel.io/lintel/internal/nvme", "the unit serves both command sets and knows neither"},
 	{"internal/unit", "lintel.io/lintel/internal/iscsi", "the unit knows no transport"},
 	{"internal/unit", "net", "the unit owns no socket"},
 	{"internal/scsi", "lintel.io/lintel/internal/iscsi", "the command set knows no transport"},
 	{"internal/scsi", "net", "the command set owns no socket"},
+	{"internal/nvme", "lintel.io/lintel/internal/nvmetcp", "the controller knows no transport"},
+	{"internal/nvme", "lintel.io/lintel/internal/wire/nvmetcp", "the controller knows no transport"},
+	{"internal/nvme", "lintel.io/lintel/internal/scsi", "neither command set knows the other"},
+	{"internal/nvme", "net", "the controller owns no socket"},
+	{"internal/scsi", "lintel.io/lintel/internal/nvme", "neither command set knows the other"},
+	{"internal/nvmetcp", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/iscsi", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "connectrpc.com/connect", "the data plane has no management protocol"},
@@ -85,7 +92,7 @@ func TestLayers(t *testing.T) {
 				name := strings.Trim(imp.Path.Value, `"`)
 				for _, l := range layers {
 					inRoom := dir == l.room || strings.HasPrefix(dir, l.room+"/")
-					sameRoom := strings.HasPrefix(name, "lintel.io/lintel/"+l.room)
+					sameRoom := name == "lintel.io/lintel/"+l.room || strings.HasPrefix(name, "lintel.io/lintel/"+l.room+"/")
 					hit := name == strings.TrimSuffix(l.forbidden, "/") || (l.forbidden != "net" && strings.HasPrefix(name, l.forbidden))
 					if inRoom && hit && !sameRoom {
 						t.Errorf("%s imports %s: %s", path, name, l.reason)

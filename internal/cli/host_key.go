@@ -1,19 +1,18 @@
 package cli
 
 import (
-	"crypto/rand"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
-	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/nvme/dhchap"
 )
 
 // keyHashes are the words for the hashes of DH-HMAC-CHAP keys.
 var keyHashes = []struct {
 	word string
-	hash array.DHCHAPHash
-}{{"none", array.DHCHAPNone}, {"sha256", array.DHCHAPSHA256}, {"sha384", array.DHCHAPSHA384}, {"sha512", array.DHCHAPSHA512}}
+	hash dhchap.Hash
+}{{"none", 0}, {"sha256", dhchap.SHA256}, {"sha384", dhchap.SHA384}, {"sha512", dhchap.SHA512}}
 
 // hostKey is host dhchap-key.
 func (a *app) hostKey() *cobra.Command {
@@ -37,7 +36,7 @@ length too: 32 bytes with none and sha256, 48 with sha384, 64 with sha512.`,
 				if h.word != hash {
 					continue
 				}
-				key, err := array.NewDHCHAPKey(rand.Reader, h.hash)
+				key, err := dhchap.GenerateSecret(h.hash)
 				if err != nil {
 					return err
 				}

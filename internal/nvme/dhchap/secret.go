@@ -15,7 +15,7 @@ import (
 const prefix = "DHHC-1:"
 
 // ErrSecret says that a text is no secret.
-var ErrSecret = errors.New("not a DH-HMAC-CHAP secret: make one with nvme gen-dhchap-key")
+var ErrSecret = errors.New("not a DH-HMAC-CHAP secret")
 
 // ParseSecret reads a secret in its text form, "DHHC-1:", the transform hash (00 for
 // none) in two hexadecimal digits, and the base64 form of key and CRC-32 between
@@ -23,29 +23,29 @@ var ErrSecret = errors.New("not a DH-HMAC-CHAP secret: make one with nvme gen-dh
 func ParseSecret(text string) (Secret, error) {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(text), prefix)
 	if !ok {
-		return Secret{}, fmt.Errorf("%w: it begins with %s", ErrSecret, prefix)
+		return Secret{}, fmt.Errorf("%w: it does not begin with %s", ErrSecret, prefix)
 	}
 	id, rest, ok := strings.Cut(rest, ":")
 	encoded, end, closed := strings.Cut(rest, ":")
 	if !ok || !closed || end != "" || len(id) != 2 || id[0] != '0' || id[1] < '0' || id[1] > '3' {
-		return Secret{}, fmt.Errorf("%w: it has the form %sNN:...:, NN from 00 to 03", ErrSecret, prefix)
+		return Secret{}, fmt.Errorf("%w: it does not have the form %shh:BASE64: with a hash from 00 to 03", ErrSecret, prefix)
 	}
 	b, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil {
-		return Secret{}, fmt.Errorf("%w: bad base64", ErrSecret)
+	if err != nil || strings.ContainsAny(encoded, "\r\n") { // which the decoder skips
+		return Secret{}, fmt.Errorf("%w: its third part is not base64", ErrSecret)
 	}
 	s := Secret{Transform: Hash(id[1] - '0')}
 	switch n := len(b) - crc32.Size; n {
 	case 32, 48, 64:
 		s.Key = b[:n:n]
 	default:
-		return Secret{}, fmt.Errorf("%w: the key has 32, 48 or 64 bytes", ErrSecret)
+		return Secret{}, fmt.Errorf("%w: its key has not 32, 48 or 64 bytes", ErrSecret)
 	}
 	if s.Transform != 0 && s.Transform.Size() != len(s.Key) {
-		return Secret{}, fmt.Errorf("%w: a key of %d bytes does not fit hash %02d", ErrSecret, len(s.Key), s.Transform)
+		return Secret{}, fmt.Errorf("%w: a key of %d bytes does not belong to hash %02d", ErrSecret, len(s.Key), s.Transform)
 	}
 	if crc32.ChecksumIEEE(s.Key) != binary.LittleEndian.Uint32(b[len(s.Key):]) {
-		return Secret{}, fmt.Errorf("%w: its checksum is wrong", ErrSecret)
+		return Secret{}, fmt.Errorf("%w: its CRC is wrong, so it was mistyped or cut", ErrSecret)
 	}
 	return s, nil
 }
