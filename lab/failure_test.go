@@ -105,7 +105,7 @@ func TestFailures(t *testing.T) {
 func written(t *testing.T, host *lab.Machine, device string) {
 	t.Helper()
 	sh(t, host, `
-		writes() { awk '{ print $5 }' /sys/block/$(basename %s)/stat; }
+		writes() { awk '{ print $5 }' /sys/block/$(basename $(readlink -f %s))/stat; }
 		end=$(($(writes) + 100))
 		for i in $(seq 600); do [ $(writes) -ge $end ] && exit 0; sleep 0.1; done; exit 1`, device)
 }

@@ -64,20 +64,28 @@ func paths(t testing.TB, host *lab.Machine, n int) string {
 	return device
 }
 
-// TestMultipath checks two portals under dm-multipath with path faults under verified load (SPC-4 §5.15, RFC 7143 §6.3.5).
+// TestMultipath checks two portals under dm-multipath with access states and path faults under verified load (SPC-4 §5.15, §6.37, RFC 7143 §6.3.5).
 func TestMultipath(t *testing.T) {
-	s := hostSide(t, "host1")
+	t.Parallel() // it waits for most of its time, for paths to fail and to come back
+	s := alone(func() *san { return hostSide(t, "host1") })
 	host := s.host
+	s.lintel(t, "portal", "remove", s.array.Portals[1], "--yes")
+	s.lintel(t, "portal", "add", s.array.Portals[1], "--port-group", "2")
 	s.lintel(t, "host", "create", "host1", "--iqn", host.IQN())
 	s.volume(t, "m1", "128MiB", 1)
 	must(t, host.Login(within(t, time.Minute), s.array.Portals...))
 	device := paths(t, host, 2)
+	var disks [2]string
+	for i, network := range []string{"san-a", "san-b"} {
+		disks[i] = strings.TrimPrefix(disk(t, host, s.array.Address(network), 1), "/dev/")
+	}
 
 	t.Run("the map is what the array says", func(t *testing.T) {
 		out := sh(t, host, "multipath -ll")
-		contains(t, out, "LINTEL,VIRTUAL-DISK", "hwhandler='1 alua'", "prio=50 status=active", "queue_if_no_path")
+		contains(t, out, "LINTEL,VIRTUAL-DISK", "hwhandler='1 alua'", "policy='service-time 0'", "prio=50 status=active", "queue_if_no_path")
 		contains(t, out, "(3"+naaOf(t, s, "m1")+")")
 	})
+	t.Run("access states", func(t *testing.T) { accessStates(t, s, device, disks) })
 	t.Run("a link cut for 1 s", func(t *testing.T) {
 		l := startLoad(t, host, device)
 		time.Sleep(time.Second)
@@ -88,7 +96,7 @@ func TestMultipath(t *testing.T) {
 		paths(t, host, 2)
 		l.end()
 	})
-	for _, direction := range []lab.Direction{lab.Both, lab.In, lab.Out} {
+	for _, direction := range []lab.Direction{lab.Both, lab.In} {
 		t.Run("a link cut until its path has failed: "+string(direction), func(t *testing.T) {
 			l := startLoad(t, host, device)
 			time.Sleep(time.Second)
