@@ -270,7 +270,7 @@ func (q *Queue) reader() {
 		q.quiet.Wait()
 	}
 	q.abandonLocked()
-	done := q.done.take()
+	done := settle(q.done.take())
 	q.mu.Unlock()
 	q.deliver(done)
 	close(q.gone)
@@ -413,9 +413,18 @@ func (q *Queue) releaseLocked() {
 	if ready.head == nil {
 		return
 	}
+	chain := settle(ready.take())
 	q.mu.Unlock()
-	q.deliver(ready.take())
+	q.deliver(chain)
 	q.mu.Lock()
+}
+
+// settle makes a chain of ended commands idle. Queue.mu is held.
+func settle(chain *Command) *Command {
+	for cmd := chain; cmd != nil; cmd = cmd.next {
+		cmd.state = idle
+	}
+	return chain
 }
 
 // deliver runs the callbacks of a list of commands.
@@ -426,7 +435,7 @@ func (q *Queue) deliver(cmd *Command) {
 	q.callback.Lock()
 	for cmd != nil {
 		next := cmd.next
-		cmd.next, cmd.state = nil, idle
+		cmd.next = nil
 		cmd.Done(cmd)
 		cmd = next
 	}

@@ -45,7 +45,7 @@ func (q *Queue) take() error {
 	q.mu.Lock()
 	q.reading = true
 	err := q.takeLocked()
-	done := q.done.take()
+	done := settle(q.done.take())
 	q.mu.Unlock()
 	q.deliver(done)
 	q.mu.Lock()
