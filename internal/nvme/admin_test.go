@@ -499,6 +499,7 @@ func TestRemoveNamespace(t *testing.T) {
 func TestANA(t *testing.T) {
 	b := New(t, Config{Units: 2})
 	a := b.Attach("a")
+	a.IO.Good(Write(1, 0, fill(512, 0), 512)) // so that some of it is used
 	a.Admin.Good(SetFeature(wire.FeatureAsyncEvents, 0, 1<<11))
 	for _, c := range []struct {
 		state  unit.AccessState
@@ -523,6 +524,13 @@ func TestANA(t *testing.T) {
 			d[32] != c.ana || le.Uint32(d[48:]) != 1 || le.Uint32(d[52:]) != 2 {
 			t.Errorf("%s: % X", c.state, d[:56])
 		}
+		used := le.Uint64(a.Admin.Good(Identify(wire.CNSNamespace, 1)).Data[16:])
+		if hidden := c.ana == 3 || c.ana == 4; hidden != (used == 0) {
+			t.Errorf("%s: NUSE %d", c.state, used)
+		}
+		tracked := Blocks(wire.AdminGetLBAStatus, 1, 0, 1)
+		tracked.CDW[2], tracked.CDW[3], tracked.In = 3, 0x11<<24|8, 16
+		a.Admin.Fails(tracked, c.status)
 		a.IO.Fails(Read(1, 0, 1, 512), c.status)
 		first, second := pair(0, fill(512, 0), fill(512, 0))
 		x, y := a.IO.Start(first), a.IO.Start(second)

@@ -213,7 +213,9 @@ func identifyNamespace(ns *namespace, b []byte) {
 	blocks, shift := u.Blocks(), u.BlockShift()
 	le.PutUint64(b[0:], blocks)
 	le.PutUint64(b[8:], blocks)
-	le.PutUint64(b[16:], usedBlocks(u))
+	if s := ns.access(); s <= unit.NonOptimized || s == unit.Transitioning { // NUSE is zero in the others
+		le.PutUint64(b[16:], usedBlocks(u))
+	}
 	b[24] = identityNotReused | optimalSizes
 	if a.Thin {
 		b[24] |= thinProvisioned

@@ -60,7 +60,7 @@ func (r *Request) checkIO(a *ioCommand, c *Controller) wire.Status {
 		return wire.InvalidNamespace.DNR()
 	}
 	u := ns.unit
-	if state := u.Group().State(c.portGroup); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {
+	if state := ns.access(); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {
 		return inaccessible(state)
 	}
 	if !a.own && u.Reservations.Conflicts(c.initiator, a.access) {

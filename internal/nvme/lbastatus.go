@@ -1,6 +1,9 @@
 package nvme
 
-import wire "lintel.io/lintel/internal/wire/nvme"
+import (
+	"lintel.io/lintel/internal/unit"
+	wire "lintel.io/lintel/internal/wire/nvme"
+)
 
 // The values of ATYPE (NVMe NVM 1.0 figure 47).
 const (
@@ -16,6 +19,10 @@ func runGetLBAStatus(c *Controller, r *Request) {
 	ns := c.table.Load().get(e.NSID())
 	if ns == nil {
 		r.fail(wire.InvalidNamespace)
+		return
+	}
+	if state := ns.access(); state > unit.NonOptimized {
+		r.finish(inaccessible(state))
 		return
 	}
 	if kind := e.CDW(13) >> 24; kind != statusScan && kind != statusTracked {

@@ -223,7 +223,12 @@ func (ns *namespace) isReadOnly() bool {
 
 // anaState returns the state of the namespace's ANA group through this head.
 func (ns *namespace) anaState() uint8 {
-	return anaStates[ns.unit.Group().State(ns.ctrl.portGroup)&0xF]
+	return anaStates[ns.access()&0xF]
+}
+
+// access returns the access state of the namespace through the controller's port group.
+func (ns *namespace) access() unit.AccessState {
+	return ns.unit.Group().State(ns.ctrl.portGroup)
 }
 
 // anaStates translates unit.AccessState to the states of NVMe Base 2.0 §8.1.3. The states

@@ -392,3 +392,43 @@ func TestDiscoveryOfPortals(t *testing.T) {
 		}
 	}
 }
+
+// TestANAFollowsTheState checks that hosts are told of each access state that the
+// administrator sets, find it in the log page, and get the status that goes with it (NVMe
+// Base 2.0 §8.1.3, §5.16.1.13).
+func TestANAFollowsTheState(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 1<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	events := make(chan uint32, 8)
+	c := f.mustConnect(nvmehost.Options{IOQueues: 1, OnEvent: func(e uint32) { events <- e }})
+	for _, w := range []struct {
+		state  array.AccessState
+		ana    byte
+		status wire.Status
+	}{
+		{array.NonOptimized, wire.ANANonOptimized, 0},
+		{array.Standby, wire.ANAInaccessible, wire.PathInaccessible},
+		{array.Transitioning, wire.ANAChange, wire.PathTransition},
+		{array.Offline, wire.ANAPersistentLoss, wire.PathPersistentLoss},
+		{array.Unavailable, wire.ANAInaccessible, wire.PathInaccessible},
+		{array.Optimized, wire.ANAOptimized, 0},
+	} {
+		f.doc.Target.PortGroups = []array.PortGroup{{ID: 1, Head: "head1", States: map[string]array.AccessState{f.pd.ID: w.state}}}
+		f.apply()
+		for e := range events {
+			if e == wire.EventANAChanged {
+				break
+			}
+		}
+		log := make([]byte, 56)
+		if err := c.LogPage(ctx, nvmehost.LogRequest{Page: wire.LogANA}, log); err != nil || log[8] != 1 || log[16+16] != w.ana {
+			t.Errorf("%s: % X, %v", w.state, log, err)
+		}
+		if err := c.Queues()[0].Read(ctx, 1, 0, 512, make([]byte, 512)); nvmehost.StatusOf(err) != w.status || w.status == 0 && err != nil {
+			t.Errorf("%s: a read ends with %v", w.state, err)
+		}
+	}
+}
