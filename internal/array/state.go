@@ -3,6 +3,7 @@ package array
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -12,6 +13,41 @@ import (
 // earlier version of the program did not write is completed.
 func NewState(doc *Document, pools []*PoolDocument) (*State, error) {
 	return derive(nil, complete(doc), pools)
+}
+
+// Follow is NewState for documents that come from outside and follow this state: what is equal
+// in both is the same pointer afterwards, so that it is seen not to have changed.
+func (s *State) Follow(doc *Document, pools []*PoolDocument) (*State, error) {
+	doc = complete(doc)
+	keepEqual(doc.Portals, s.Document.Portals)
+	if reflect.DeepEqual(doc, s.Document) {
+		doc = s.Document
+	}
+	pools = slices.Clone(pools)
+	for i, p := range pools {
+		j := slices.IndexFunc(s.Pools, func(old *PoolDocument) bool { return old.ID == p.ID })
+		if j < 0 {
+			continue
+		}
+		for k, v := range p.Volumes {
+			if old, _ := s.VolumeByID(v.ID); old != nil && reflect.DeepEqual(v, old) {
+				p.Volumes[k] = old
+			}
+		}
+		if reflect.DeepEqual(p, s.Pools[j]) {
+			pools[i] = s.Pools[j]
+		}
+	}
+	return derive(s, doc, pools)
+}
+
+// keepEqual replaces what list has in common with old by what old has.
+func keepEqual[T any](list, old []*T) {
+	for i, x := range list {
+		if j := slices.IndexFunc(old, func(o *T) bool { return reflect.DeepEqual(x, o) }); j >= 0 {
+			list[i] = old[j]
+		}
+	}
 }
 
 // derive is NewState for a state that follows a valid one: volumes that are the same

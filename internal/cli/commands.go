@@ -20,7 +20,7 @@ func (a *app) manageCommands() []*cobra.Command {
 // runCommands are the ones that need no array that runs.
 func (a *app) runCommands() []*cobra.Command {
 	return []*cobra.Command{
-		a.serveCommand(), a.checkCommand(), a.benchCommand(), a.labCommand(), a.completionCommand(), a.versionCommand(),
+		a.serveCommand(), a.agentCommand(), a.checkCommand(), a.benchCommand(), a.labCommand(), a.completionCommand(), a.versionCommand(),
 	}
 }
 

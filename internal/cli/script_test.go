@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
@@ -134,13 +135,17 @@ func freePort(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ready is "ready DIR": it waits until an array serves the directory.
+// ready is "ready DIR|SOCKET": it waits until an array serves the directory, or somebody the socket.
 func ready(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: ready DIR")
+		ts.Fatalf("usage: ready DIR|SOCKET")
 	}
 	for range 1000 {
-		conn, err := serve.DialUnix(context.Background(), serve.SocketPath(ts.MkAbs(args[0])))
+		path := ts.MkAbs(args[0])
+		if filepath.Ext(path) != ".sock" {
+			path = serve.SocketPath(path)
+		}
+		conn, err := serve.DialUnix(context.Background(), path)
 		if err == nil {
 			conn.Close()
 			return

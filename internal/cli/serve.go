@@ -1,13 +1,8 @@
 package cli
 
 import (
-	"errors"
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
-	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/serve"
 )
 
@@ -24,6 +19,9 @@ and keeps everything in it; only one process at a time may serve a directory.
 It runs until SIGTERM or SIGINT, then asks initiators to log out, writes back what
 is cached, and ends. It is safe against sudden death: what was acknowledged as
 stable is there after the next start.
+
+The two parts of it can run as processes of their own: lintel target serve and
+lintel agent serve.
 
 A file named with --config holds the same settings as the flags, in TOML:
 
@@ -45,62 +43,29 @@ than loopback belong on a storage network.`,
 		Args: takes(""),
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		config, err := a.serveConfig(cmd, file, flags)
-		if err != nil {
+		var config serve.Config
+		if err := a.configure(file, &config, &config.Common); err != nil {
+			return err
+		}
+		given(cmd, map[string]func(){
+			"portal":      func() { config.Portals = flags.Portals },
+			"nvme-portal": func() { config.NVMePortals = flags.NVMePortals },
+			"demo":        func() { config.Demo = flags.Demo },
+		})
+		givenListen(cmd, &config.Listen, flags.Listen)
+		givenCommon(cmd, &config.Common, flags.Common)
+		if err := config.Validate(); err != nil {
 			return usage("%w", err)
 		}
-		// The end of the terminal that started it is no reason to stop.
-		signal.Ignore(syscall.SIGHUP)
-		err = serve.Run(cmd.Context(), config, a.Out, a.Err)
-		if _, ok := errors.AsType[*serve.LockedError](err); ok {
-			return &codeError{ExitConflict, err}
-		}
-		if array.KindOf(err) == array.KindInvalid {
-			return &codeError{ExitError, err} // it is the directory that is invalid, not the command
-		}
-		return err
+		return runRole(func() error { return serve.Run(cmd.Context(), config, a.Out, a.Err) })
 	}
 	set := cmd.Flags()
 	set.SortFlags = false
-	set.StringVar(&file, "config", "", "read settings from a TOML `FILE`")
+	fileFlag(cmd, &file)
 	set.StringArrayVar(&flags.Portals, "portal", nil, "listen for iSCSI initiators on `ADDRESS[:PORT]`; repeatable (default: as before, "+serve.DefaultPortal+" for a new array)")
 	set.StringArrayVar(&flags.NVMePortals, "nvme-portal", nil, "listen for NVMe/TCP hosts on `ADDRESS[:PORT]`; repeatable (default: as before; "+serve.DemoNVMePortal+" for a new array with --demo)")
-	set.StringVar(&flags.APIListen, "api-listen", "", "serve the API on a loopback TCP `ADDRESS:PORT` too, to every user of this machine")
-	set.StringVar(&flags.MetricsListen, "metrics-listen", "", "serve Prometheus metrics on `ADDRESS:PORT`")
+	listenFlags(cmd, &flags.Listen)
 	set.BoolVar(&flags.Demo, "demo", false, "make a volume of 1 GiB, demo, that any initiator on this machine may use")
-	set.StringVar(&flags.LogLevel, "log-level", "", "log from this `LEVEL` on: debug, info, warn or error (default info)")
-	set.StringVar(&flags.LogFormat, "log-format", "", "`FORM` of the log: text or json (default text)")
-	mustRegister(cmd, "log-level", []string{"debug", "info", "warn", "error"})
-	mustRegister(cmd, "log-format", []string{"text", "json"})
+	commonFlags(cmd, &flags.Common)
 	return cmd
-}
-
-// serveConfig puts flags, file and defaults together, in that order of
-// precedence.
-func (a *app) serveConfig(cmd *cobra.Command, file string, flags serve.Config) (serve.Config, error) {
-	var config serve.Config
-	if file != "" {
-		var err error
-		if config, err = serve.Load(file); err != nil {
-			return config, err
-		}
-	}
-	if a.dataDir != "" || config.DataDir == "" {
-		config.DataDir = a.dataDirectory()
-	}
-	config.NotifySocket = a.Getenv("NOTIFY_SOCKET")
-	for name, take := range map[string]func(){
-		"portal":         func() { config.Portals = flags.Portals },
-		"nvme-portal":    func() { config.NVMePortals = flags.NVMePortals },
-		"api-listen":     func() { config.APIListen = flags.APIListen },
-		"metrics-listen": func() { config.MetricsListen = flags.MetricsListen },
-		"demo":           func() { config.Demo = flags.Demo },
-		"log-level":      func() { config.LogLevel = flags.LogLevel },
-		"log-format":     func() { config.LogFormat = flags.LogFormat },
-	} {
-		if cmd.Flags().Changed(name) {
-			take()
-		}
-	}
-	return config, config.Validate()
 }

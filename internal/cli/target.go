@@ -19,7 +19,7 @@ func (a *app) targetCommand() *cobra.Command {
 	return noun("target", "The target: what initiators log in to",
 		"An array is one iSCSI target and one NVM subsystem. It has portals, and an asymmetric access\n(ALUA, ANA) state for each pool.",
 		"  lintel target show\n  lintel target set --alias \"lab array\"\n  lintel target set-state default non-optimized",
-		a.targetShow(), a.targetSet(), a.targetSetState())
+		a.targetShow(), a.targetSet(), a.targetSetState(), a.targetServe())
 }
 
 func (a *app) targetShow() *cobra.Command {

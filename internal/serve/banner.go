@@ -19,12 +19,28 @@ type running struct {
 	nqn     string
 	version string
 	dataDir string
-	api     []string
-	metrics string
 	demo    bool
+	endpoints
 
 	iscsi, nvme, discovery portals
 }
+
+// endpoints are where a manager answers.
+type endpoints struct {
+	api     []string
+	metrics string
+}
+
+func (e endpoints) print(w io.Writer) {
+	for _, a := range e.api {
+		printLine(w, "api", a)
+	}
+	if e.metrics != "" {
+		printLine(w, "metrics", "http://"+e.metrics+"/metrics")
+	}
+}
+
+func printLine(w io.Writer, what, value string) { fmt.Fprintf(w, "  %-8s %s\n", what, value) }
 
 // portals are those of one protocol.
 type portals struct {
@@ -38,7 +54,7 @@ func (p portals) all() []string { return slices.Concat(p.listening, p.broken) }
 func (r running) print(w io.Writer) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "lintel %s serves array %s\n\n", r.version, r.name)
-	line := func(what, value string) { fmt.Fprintf(&b, "  %-8s %s\n", what, value) }
+	line := func(what, value string) { printLine(&b, what, value) }
 	line("target", r.iqn)
 	for _, p := range r.iscsi.all() {
 		line("portal", p)
@@ -52,15 +68,9 @@ func (r running) print(w io.Writer) {
 	for _, p := range r.discovery.all() {
 		line("discover", p)
 	}
-	for _, a := range r.api {
-		line("api", a)
-	}
-	if r.metrics != "" {
-		line("metrics", "http://"+r.metrics+"/metrics")
-	}
+	r.endpoints.print(&b)
 	line("data", r.dataDir)
 
-	lintel := "lintel --data-dir " + quote(r.dataDir)
 	if len(r.iscsi.listening)+len(r.nvme.listening) > 0 {
 		b.WriteString("\nConnect:\n")
 	}
@@ -77,11 +87,19 @@ func (r running) print(w io.Writer) {
 			fmt.Fprintf(&b, "  sudo nvme connect-all -t tcp -a %s -s %s\n", host, port)
 		}
 	}
-	b.WriteString("\nManage:\n")
-	fmt.Fprintf(&b, "  %s volume create db1 --size 10GiB\n", lintel)
-	fmt.Fprintf(&b, "  %s host create esx1 --iqn iqn.1998-01.com.vmware:esx1\n", lintel)
-	fmt.Fprintf(&b, "  %s map db1 esx1\n\n", lintel)
+	b.WriteString(manageText(r.dataDir))
 	_, _ = io.WriteString(w, b.String()) // nobody may be there to read it
+}
+
+// manageText says how to manage the array in a data directory.
+func manageText(dataDir string) string {
+	return strings.ReplaceAll(`
+Manage:
+  lintel volume create db1 --size 10GiB
+  lintel host create esx1 --iqn iqn.1998-01.com.vmware:esx1
+  lintel map db1 esx1
+
+`, "  lintel ", "  lintel --data-dir "+quote(dataDir)+" ")
 }
 
 func portalAddress(p *lintelv1.Portal) string {

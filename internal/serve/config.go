@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -23,11 +24,33 @@ const (
 	DemoNVMePortal = "127.0.0.1:4420"
 )
 
-// Config is what lintel serve can be told. The TOML file has the same keys as
-// the command line has flags.
-type Config struct {
+// Common is what every role can be told. The TOML file has the same keys as the
+// command line has flags.
+type Common struct {
 	// DataDir is the directory that keeps everything of the array.
 	DataDir string `toml:"data-dir"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log-level"`
+	// LogFormat is text or json.
+	LogFormat string `toml:"log-format"`
+	// NotifySocket is where the service manager wants to be told how the role does
+	// (sd_notify(3)), empty where none does. It comes from the environment.
+	NotifySocket string `toml:"-"`
+}
+
+// Listen is where a manager answers.
+type Listen struct {
+	// APIListen is a loopback TCP address for the API beside the unix socket,
+	// empty for none.
+	APIListen string `toml:"api-listen"`
+	// MetricsListen is the TCP address of the Prometheus metrics, empty for none.
+	MetricsListen string `toml:"metrics-listen"`
+}
+
+// Config is what lintel serve can be told.
+type Config struct {
+	Common
+	Listen
 	// Portals are the addresses to listen on for iSCSI, ADDRESS:PORT with
 	// IPv6 addresses in brackets. Empty stands for what the array listened on
 	// before, and DefaultPortal for a new one.
@@ -35,45 +58,85 @@ type Config struct {
 	// NVMePortals are the addresses to listen on for NVMe/TCP, in the same form.
 	// Empty stands for what the array listened on before.
 	NVMePortals []string `toml:"nvme-portal"`
-	// APIListen is a loopback TCP address for the API beside the unix socket,
-	// empty for none.
-	APIListen string `toml:"api-listen"`
-	// MetricsListen is the TCP address of the Prometheus metrics, empty for none.
-	MetricsListen string `toml:"metrics-listen"`
 	// Demo makes the volume "demo" and lets any initiator on this machine use it. A new
 	// array without any portal named listens on DemoNVMePortal too.
 	Demo bool `toml:"demo"`
-	// LogLevel is debug, info, warn or error.
-	LogLevel string `toml:"log-level"`
-	// LogFormat is text or json.
-	LogFormat string `toml:"log-format"`
-	// NotifySocket is where the service manager wants to be told how the array
-	// does (sd_notify(3)), empty where none does. It comes from the environment.
-	NotifySocket string `toml:"-"`
 }
 
-// Load reads a TOML file. It refuses keys that it does not know, so that a
-// misspelt one is not silently without effect.
-func Load(path string) (Config, error) {
-	var c Config
-	meta, err := toml.DecodeFile(path, &c)
+// TargetConfig is what lintel target serve can be told.
+type TargetConfig struct {
+	Common
+	// Control is the unix socket for the agent; empty stands for ControlPath.
+	Control string `toml:"control"`
+}
+
+// AgentConfig is what lintel agent serve can be told.
+type AgentConfig struct {
+	Common
+	Listen
+	// Target is the control socket of the target; empty stands for ControlPath.
+	Target string `toml:"target"`
+}
+
+// Load reads the configuration of a role, a pointer to its struct, from a TOML file. It
+// refuses keys that it does not know, so that a misspelt one is not silently without effect.
+func Load(path string, into any) error {
+	meta, err := toml.DecodeFile(path, into)
 	if err != nil {
 		if detail, ok := errors.AsType[toml.ParseError](err); ok {
-			return c, fmt.Errorf("%s line %d: %s", path, detail.Position.Line, detail.Message)
+			return fmt.Errorf("%s line %d: %s", path, detail.Position.Line, detail.Message)
 		}
-		return c, fmt.Errorf("read configuration: %w", err)
+		return fmt.Errorf("read configuration: %w", err)
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return c, fmt.Errorf("%s: unknown key %q: the keys are %s", path, unknown[0], strings.Join(keys, ", "))
+		return fmt.Errorf("%s: unknown key %q: the keys are %s", path, unknown[0], strings.Join(keys(reflect.TypeOf(into).Elem()), ", "))
 	}
-	return c, nil
+	return nil
 }
 
-var keys = []string{"data-dir", "portal", "nvme-portal", "api-listen", "metrics-listen", "demo", "log-level", "log-format"}
+// keys returns the keys of a configuration.
+func keys(t reflect.Type) []string {
+	var list []string
+	for i := range t.NumField() {
+		switch f := t.Field(i); {
+		case f.Anonymous:
+			list = append(list, keys(f.Type)...)
+		case f.Tag.Get("toml") != "-":
+			list = append(list, f.Tag.Get("toml"))
+		}
+	}
+	return list
+}
 
 // Validate checks the configuration and brings it into its normal form:
 // defaults filled in, addresses as the system writes them.
 func (c *Config) Validate() error {
+	if err := c.Common.validate(); err != nil {
+		return err
+	}
+	if err := c.validatePortals(); err != nil {
+		return err
+	}
+	return c.Listen.validate()
+}
+
+// Validate checks the configuration and fills the defaults in.
+func (c *TargetConfig) Validate() error {
+	err := c.Common.validate()
+	c.Control = orDefault(c.Control, ControlPath(c.DataDir))
+	return err
+}
+
+// Validate checks the configuration and fills the defaults in.
+func (c *AgentConfig) Validate() error {
+	if err := c.Common.validate(); err != nil {
+		return err
+	}
+	c.Target = orDefault(c.Target, ControlPath(c.DataDir))
+	return c.Listen.validate()
+}
+
+func (c *Common) validate() error {
 	if c.DataDir == "" {
 		return errors.New("no data directory: name one with --data-dir")
 	}
@@ -82,9 +145,18 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	c.DataDir = abs
-	if err := c.validatePortals(); err != nil {
+	c.LogLevel = orDefault(c.LogLevel, "info")
+	c.LogFormat = orDefault(c.LogFormat, "text")
+	if _, err := c.level(); err != nil {
 		return err
 	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("log-format %q: it must be text or json", c.LogFormat)
+	}
+	return nil
+}
+
+func (c *Listen) validate() error {
 	if c.APIListen != "" {
 		if err := loopback(c.APIListen); err != nil {
 			return fmt.Errorf("api-listen %s: %w", c.APIListen, err)
@@ -94,14 +166,6 @@ func (c *Config) Validate() error {
 		if _, _, err := net.SplitHostPort(c.MetricsListen); err != nil {
 			return fmt.Errorf("metrics-listen %s is not an ADDRESS:PORT", c.MetricsListen)
 		}
-	}
-	c.LogLevel = orDefault(c.LogLevel, "info")
-	c.LogFormat = orDefault(c.LogFormat, "text")
-	if _, err := c.level(); err != nil {
-		return err
-	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		return fmt.Errorf("log-format %q: it must be text or json", c.LogFormat)
 	}
 	return nil
 }
@@ -140,7 +204,7 @@ func orDefault(s, fallback string) string {
 	return s
 }
 
-func (c *Config) level() (slog.Level, error) {
+func (c *Common) level() (slog.Level, error) {
 	switch c.LogLevel {
 	case "debug":
 		return slog.LevelDebug, nil

@@ -19,7 +19,8 @@ func writeFile(t *testing.T, text string) string {
 }
 
 func TestLoadAndValidate(t *testing.T) {
-	c, err := Load(writeFile(t, `
+	var c Config
+	err := Load(writeFile(t, `
 data-dir = "/srv/lintel"
 portal = ["127.0.0.1", "[::1]:3261"]
 api-listen = "[::1]:8340"
@@ -27,7 +28,7 @@ metrics-listen = "0.0.0.0:9150"
 demo = true
 log-level = "debug"
 log-format = "json"
-`))
+`), &c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +36,8 @@ log-format = "json"
 		t.Fatal(err)
 	}
 	want := Config{
-		DataDir: "/srv/lintel", Portals: []string{"127.0.0.1:3260", "[::1]:3261"}, APIListen: "[::1]:8340",
-		MetricsListen: "0.0.0.0:9150", Demo: true, LogLevel: "debug", LogFormat: "json",
+		Common: Common{DataDir: "/srv/lintel", LogLevel: "debug", LogFormat: "json"}, Portals: []string{"127.0.0.1:3260", "[::1]:3261"},
+		Listen: Listen{APIListen: "[::1]:8340", MetricsListen: "0.0.0.0:9150"}, Demo: true,
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
@@ -50,13 +51,30 @@ func TestLoadRefuses(t *testing.T) {
 		"portal = [\n\"x":     "line 2",
 		"[pool]\nname = \"\"": `unknown key "pool"`,
 	} {
-		_, err := Load(writeFile(t, text))
+		err := Load(writeFile(t, text), new(Config))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
 	}
-	if _, err := Load(filepath.Join(t.TempDir(), "none")); err == nil {
+	if err := Load(filepath.Join(t.TempDir(), "none"), new(Config)); err == nil {
 		t.Error("a file that does not exist was read")
+	}
+}
+
+// Each role knows its own keys, and names them.
+func TestRolesHaveTheirOwnKeys(t *testing.T) {
+	for key, into := range map[string]any{"portal": new(AgentConfig), "metrics-listen": new(TargetConfig), "control": new(Config)} {
+		err := Load(writeFile(t, key+` = ""`), into)
+		if err == nil || !strings.Contains(err.Error(), "the keys are data-dir, log-level, log-format, ") {
+			t.Errorf("%T has %s: %v", into, key, err)
+		}
+	}
+	target, manager := TargetConfig{Common: Common{DataDir: "/d"}}, AgentConfig{Common: Common{DataDir: "/d"}}
+	if err := Load(writeFile(t, `control = "/run/x"`), &target); err != nil || target.Validate() != nil || target.Control != "/run/x" {
+		t.Errorf("%+v, %v", target, err)
+	}
+	if err := manager.Validate(); err != nil || manager.Target != "/d/target.sock" {
+		t.Errorf("%+v, %v", manager, err)
 	}
 }
 
@@ -66,16 +84,16 @@ func TestValidateRefuses(t *testing.T) {
 		want   string
 	}{
 		{Config{}, "no data directory"},
-		{Config{DataDir: "/d", Portals: []string{"storage.example"}}, "not an address"},
-		{Config{DataDir: "/d", Portals: []string{"127.0.0.1", "127.0.0.1:3260"}}, "twice"},
-		{Config{DataDir: "/d", Demo: true, Portals: []string{"127.0.0.1", "192.0.2.1"}}, "loopback portals only"},
-		{Config{DataDir: "/d", Demo: true, Portals: []string{"0.0.0.0"}}, "loopback portals only"},
-		{Config{DataDir: "/d", APIListen: "0.0.0.0:8340"}, "no access control"},
-		{Config{DataDir: "/d", APIListen: "localhost:8340"}, "no access control"},
-		{Config{DataDir: "/d", APIListen: "8340"}, "ADDRESS:PORT"},
-		{Config{DataDir: "/d", MetricsListen: "9150"}, "ADDRESS:PORT"},
-		{Config{DataDir: "/d", LogLevel: "loud"}, "log-level"},
-		{Config{DataDir: "/d", LogFormat: "xml"}, "log-format"},
+		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"storage.example"}}, "not an address"},
+		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"127.0.0.1", "127.0.0.1:3260"}}, "twice"},
+		{Config{Common: Common{DataDir: "/d"}, Demo: true, Portals: []string{"127.0.0.1", "192.0.2.1"}}, "loopback portals only"},
+		{Config{Common: Common{DataDir: "/d"}, Demo: true, Portals: []string{"0.0.0.0"}}, "loopback portals only"},
+		{Config{Common: Common{DataDir: "/d"}, Listen: Listen{APIListen: "0.0.0.0:8340"}}, "no access control"},
+		{Config{Common: Common{DataDir: "/d"}, Listen: Listen{APIListen: "localhost:8340"}}, "no access control"},
+		{Config{Common: Common{DataDir: "/d"}, Listen: Listen{APIListen: "8340"}}, "ADDRESS:PORT"},
+		{Config{Common: Common{DataDir: "/d"}, Listen: Listen{MetricsListen: "9150"}}, "ADDRESS:PORT"},
+		{Config{Common: Common{DataDir: "/d", LogLevel: "loud"}}, "log-level"},
+		{Config{Common: Common{DataDir: "/d", LogFormat: "xml"}}, "log-format"},
 	} {
 		err := c.config.Validate()
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -17,6 +17,9 @@ import (
 // SocketPath returns the unix socket of the array that serves a data directory.
 func SocketPath(dataDir string) string { return filepath.Join(dataDir, "lintel.sock") }
 
+// ControlPath returns the unix socket of a target that runs by itself on a data directory.
+func ControlPath(dataDir string) string { return filepath.Join(dataDir, "target.sock") }
+
 // DefaultDataDir returns the data directory for a user: LINTEL_DATA_DIR, or
 // /var/lib/lintel for root, or lintel in the user's XDG data directory.
 func DefaultDataDir(getenv func(string) string, uid int) string {
@@ -32,10 +35,11 @@ func DefaultDataDir(getenv func(string) string, uid int) string {
 	return filepath.Join(getenv("HOME"), ".local", "share", "lintel")
 }
 
-// A LockedError says that another process serves the data directory.
+// A LockedError says that another process has the role in the data directory.
 type LockedError struct {
-	Dir string
-	PID int // 0 where it is not known
+	Dir  string
+	Role Role
+	PID  int // 0 where it is not known
 }
 
 func (e *LockedError) Error() string {
@@ -43,27 +47,39 @@ func (e *LockedError) Error() string {
 	if e.PID != 0 {
 		who = fmt.Sprintf("process %d", e.PID)
 	}
-	return fmt.Sprintf("%s is in use by %s: stop that one first, or serve another --data-dir", e.Dir, who)
+	return fmt.Sprintf("%s is in use by %s (lintel serve or %s): stop that one first, or serve another --data-dir", e.Dir, who, roleCommands[e.Role])
 }
 
-// Lock is the exclusive right to a data directory. The kernel gives it back
+// Lock is the exclusive right to a role in a data directory. The kernel gives it back
 // when the process ends, however it ends.
 type Lock struct{ file *os.File }
 
-// LockDir takes the right to dir, which it makes where it does not exist. It
-// returns a *LockedError where another process has it.
-func LockDir(dir string) (*Lock, error) {
+// Role is what only one process may be in a data directory: the name of its lock file.
+type Role string
+
+// The roles. lintel serve has both.
+const (
+	ManagerRole Role = "lock"        // writes the configuration
+	TargetRole  Role = "target.lock" // serves initiators
+)
+
+// roleCommands are the commands that have one role only.
+var roleCommands = map[Role]string{ManagerRole: "lintel agent serve", TargetRole: "lintel target serve"}
+
+// LockDir takes a role in dir, which it makes where it does not exist. It
+// returns a *LockedError where another process has the role.
+func LockDir(dir string, role Role) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, string(role)), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &LockedError{Dir: dir, PID: readPID(file)}
+			return nil, &LockedError{Dir: dir, Role: role, PID: readPID(file)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}

@@ -11,19 +11,19 @@ import (
 
 func TestLockIsExclusive(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "array")
-	lock, err := LockDir(dir)
+	lock, err := LockDir(dir, ManagerRole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = LockDir(dir)
+	_, err = LockDir(dir, ManagerRole)
 	var locked *LockedError
-	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
+	if !errors.As(err, &locked) || locked.PID != os.Getpid() || !strings.Contains(err.Error(), "(lintel serve or lintel agent serve)") {
 		t.Fatalf("the second lock: %v, want a *LockedError with pid %d", err, os.Getpid())
 	}
 	if err := lock.Release(); err != nil {
 		t.Fatal(err)
 	}
-	lock, err = LockDir(dir)
+	lock, err = LockDir(dir, ManagerRole)
 	if err != nil {
 		t.Fatalf("after release: %v", err)
 	}

@@ -104,6 +104,9 @@ func (d *dataPlane) settlePools(s *array.State) error {
 	return errors.Join(errs...)
 }
 
+// State returns the state that was applied last, nil for none.
+func (d *dataPlane) State() *array.State { return d.target.State() }
+
 // close ends the sessions and releases everything.
 func (d *dataPlane) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)

@@ -4,11 +4,8 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
@@ -26,25 +23,21 @@ const shutdownTime = 10 * time.Second
 // done, and then ends it in good order. It prints to out where it listens, and
 // logs to logTo. config has been validated.
 func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
-	log := config.logger(logTo)
-	lock, err := LockDir(config.DataDir)
+	r, err := begin(config.Common, logTo, ManagerRole, TargetRole)
 	if err != nil {
 		return err
 	}
-	var undo stack
-	defer func() { err = errors.Join(err, undo.run()) }()
-	undo.add(lock.Release)
-
-	manager, err := agent.Open(agent.Options{DataDir: config.DataDir, Version: Version(), Logger: log})
+	defer r.end(&err)
+	manager, err := agent.Open(agent.Options{DataDir: config.DataDir, Version: Version(), Logger: r.log})
 	if err != nil {
 		return fmt.Errorf("open the array in %s: %w", config.DataDir, err)
 	}
-	undo.add(manager.Close)
-	data, err := newDataPlane(config.DataDir, log)
+	r.undo.add(manager.Close)
+	data, err := newDataPlane(config.DataDir, r.log)
 	if err != nil {
 		return err
 	}
-	undo.add(data.close)
+	r.undo.add(data.close)
 	if err := manager.Start(ctx, data); err != nil {
 		return err
 	}
@@ -66,82 +59,16 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 		}
 	}
 
-	web := newServers(log)
-	undo.add(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
-		defer cancel()
-		web.close(ctx)
-		return nil
-	})
-	r := running{version: Version(), dataDir: config.DataDir, demo: config.Demo}
-	socket, err := listenUnix(SocketPath(config.DataDir))
+	at, err := r.manage(config.Listen, manager, handler)
 	if err != nil {
 		return err
 	}
-	web.serve(socket, handler)
-	r.api = append(r.api, "unix:"+SocketPath(config.DataDir))
-	if config.APIListen != "" {
-		listener, err := net.Listen("tcp", config.APIListen)
-		if err != nil {
-			return fmt.Errorf("the API cannot listen: %w", err)
-		}
-		web.serve(listener, handler)
-		r.api = append(r.api, "http://"+listener.Addr().String())
-	}
-	if config.MetricsListen != "" {
-		metrics, err := metricsHandler(manager.Collector())
-		if err != nil {
-			return err
-		}
-		listener, err := net.Listen("tcp", config.MetricsListen)
-		if err != nil {
-			return fmt.Errorf("the metrics cannot listen: %w", err)
-		}
-		web.serve(listener, metrics)
-		r.metrics = listener.Addr().String()
-	}
-	if err := r.look(ctx, self); err != nil {
+	now := running{version: Version(), dataDir: config.DataDir, endpoints: at, demo: config.Demo}
+	if err := now.look(ctx, self); err != nil {
 		return err
 	}
-	r.print(out)
-	if err := notify(config.NotifySocket, "READY=1\nSTATUS=serving "+r.iqn); err != nil {
-		log.Warn("the service manager was not told", "error", err)
-	}
-
-	select {
-	case <-ctx.Done():
-		log.Info("stopping", "reason", "signal")
-	case err = <-web.failed:
-	}
-	if err := notify(config.NotifySocket, "STOPPING=1"); err != nil {
-		log.Warn("the service manager was not told", "error", err)
-	}
-	return err
-}
-
-// stack runs what was added in reverse order.
-type stack []func() error
-
-func (s *stack) add(f func() error) { *s = append(*s, f) }
-
-func (s *stack) run() error {
-	var errs []error
-	for i := len(*s) - 1; i >= 0; i-- {
-		errs = append(errs, (*s)[i]())
-	}
-	return errors.Join(errs...)
-}
-
-func (c *Config) logger(w io.Writer) *slog.Logger {
-	level, err := c.level()
-	if err != nil {
-		level = slog.LevelInfo
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
+	now.print(out)
+	return r.run(ctx, "serving "+now.iqn)
 }
 
 // forNewArray names the portals of an array that never had one, where nobody did.

@@ -93,7 +93,7 @@ func TestRunEndsInGoodOrder(t *testing.T) {
 		return string(b[:n])
 	}
 
-	config := Config{DataDir: filepath.Join(dir, "data"), Portals: []string{free(t)}, MetricsListen: "127.0.0.1:0", Demo: true, NotifySocket: manager}
+	config := Config{Common: Common{DataDir: filepath.Join(dir, "data"), NotifySocket: manager}, Portals: []string{free(t)}, Listen: Listen{MetricsListen: "127.0.0.1:0"}, Demo: true}
 	out, stop := start(t, config)
 	if got := message(); !strings.HasPrefix(got, "READY=1\n") {
 		t.Errorf("the service manager was told %q", got)
@@ -133,7 +133,7 @@ func TestRunReleasesWhatItTook(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	config := Config{DataDir: t.TempDir(), Portals: []string{taken.Addr().String()}}
+	config := Config{Common: Common{DataDir: t.TempDir()}, Portals: []string{taken.Addr().String()}}
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestRunReleasesWhatItTook(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "--portal") {
 		t.Fatalf("on a portal that is taken: %v, want what to do about it", err)
 	}
-	lock, err := LockDir(config.DataDir)
+	lock, err := LockDir(config.DataDir, ManagerRole)
 	if err != nil {
 		t.Fatalf("the directory is still locked: %v", err)
 	}
@@ -149,7 +149,7 @@ func TestRunReleasesWhatItTook(t *testing.T) {
 }
 
 func TestDemoLeavesWhatExists(t *testing.T) {
-	config := Config{DataDir: t.TempDir(), Portals: []string{free(t)}, Demo: true}
+	config := Config{Common: Common{DataDir: t.TempDir()}, Portals: []string{free(t)}, Demo: true}
 	ctx := context.Background()
 	clients := func() (lintelv1connect.VolumeServiceClient, lintelv1connect.MappingServiceClient, func()) {
 		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -186,9 +186,10 @@ func TestDemoLeavesWhatExists(t *testing.T) {
 func TestBanner(t *testing.T) {
 	var b bytes.Buffer
 	running{
-		name: "lab", iqn: "iqn.2026-11.io.lintel:lab", version: "1.0", dataDir: "/srv/my array", api: []string{"unix:/srv/my array/lintel.sock"},
-		iscsi: portals{listening: []string{"[::]:3260"}, broken: []string{"192.0.2.1:3260 (not listening: no such address)"}}, metrics: "127.0.0.1:9150",
-		nqn: "nqn.2026-11.io.lintel:lab", nvme: portals{listening: []string{"0.0.0.0:4420"}}, discovery: portals{listening: []string{"127.0.0.1:8009"}},
+		name: "lab", iqn: "iqn.2026-11.io.lintel:lab", version: "1.0", dataDir: "/srv/my array",
+		endpoints: endpoints{api: []string{"unix:/srv/my array/lintel.sock"}, metrics: "127.0.0.1:9150"},
+		iscsi:     portals{listening: []string{"[::]:3260"}, broken: []string{"192.0.2.1:3260 (not listening: no such address)"}},
+		nqn:       "nqn.2026-11.io.lintel:lab", nvme: portals{listening: []string{"0.0.0.0:4420"}}, discovery: portals{listening: []string{"127.0.0.1:8009"}},
 	}.print(&b)
 	const want = `lintel 1.0 serves array lab
 
