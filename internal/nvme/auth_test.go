@@ -65,8 +65,14 @@ func TestAuthentication(t *testing.T) {
 		if b.Access.Opened() != 0 {
 			t.Error("open before the host has proved itself")
 		}
+		if q.Queue.Controller().Authenticated() {
+			t.Error("authenticated before the host has proved itself")
+		}
 		if err := authenticate(t, q, c); err != nil {
 			t.Fatal(err)
+		}
+		if !q.Queue.Controller().Authenticated() {
+			t.Error("not authenticated")
 		}
 		q.Good(PropertySet(wire.PropertyCC, Enabled))
 		io := b.Dial()
@@ -125,5 +131,63 @@ func TestAuthenticationFailure(t *testing.T) {
 		open.Good(Connect{Host: NewHost("b")}.Command())
 		open.Fails(authentication(wire.AuthenticationReceive, nil, 4096), wire.CommandSequenceError.DNR())
 		b.Dial().Fails(authentication(wire.AuthenticationReceive, nil, 4096), wire.CommandSequenceError.DNR())
+	})
+}
+
+// TestAuthenticationReplay checks that the messages of an exchange that was heard prove
+// nothing on another connection, and that a connection may end after each of
+// them (NVMe Base 2.0 §8.13.5).
+func TestAuthenticationReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		host := NewHost("a")
+		b.Access.SetGrant(host.NQN, nvme.Grant{HostKey: secret(1), ControllerKey: secret(2)})
+		config := dhchap.HostConfig{HostNQN: host.NQN, SubNQN: NQN, HostKey: secret(1), ControllerKey: secret(2), Groups: []dhchap.Group{dhchap.Null}}
+		connect := func() *Conn {
+			q := b.Dial()
+			q.Good(Connect{Host: host}.Command())
+			return q
+		}
+		send := func(b []byte) Command { return authentication(wire.AuthenticationSend, b, 0) }
+		receive := authentication(wire.AuthenticationReceive, nil, 4096)
+		for messages := range 5 {
+			q, h := connect(), dhchap.NewHost(config)
+			next := h.Start()
+			for n := range messages {
+				if n%2 == 0 {
+					q.Good(send(next))
+					continue
+				}
+				var err error
+				if next, err = h.Receive(q.Good(receive).Data); err != nil {
+					t.Fatal(err)
+				}
+			}
+			q.Close()
+		}
+		q, h := connect(), dhchap.NewHost(config)
+		negotiate := h.Start()
+		q.Good(send(negotiate))
+		reply, err := h.Receive(q.Good(receive).Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Good(send(reply))
+		if _, err := h.Receive(q.Good(receive).Data); err != nil {
+			t.Fatal(err)
+		}
+		thief := connect()
+		thief.Good(send(negotiate))
+		thief.Good(receive)
+		thief.Good(send(reply))
+		if d := thief.Good(receive).Data; d[1] != 0xF1 { // AUTH_Failure1
+			t.Errorf("the answer to a replay is % X", d[:8])
+		}
+		thief.Fails(PropertyGet(wire.PropertyCAP, 8), wire.AuthenticationRequired.DNR())
+		<-thief.Ended()
+		q.Close()
+		if n := len(b.Subsystem.Controllers()); n != 0 {
+			t.Errorf("%d controllers are left", n)
+		}
 	})
 }

@@ -183,6 +183,70 @@ func TestDisconnectUnderController(t *testing.T) {
 	await(t, "the end of all controllers", func() bool { return len(s.Subsystem.Controllers()) == 0 })
 }
 
+// stalled is a connection that from some time on lets only so many bytes more
+// through, and says of the others that they were sent.
+type stalled struct {
+	net.Conn
+	mu    sync.Mutex
+	bytes int // -1 for any
+}
+
+func (c *stalled) let(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes = n
+}
+
+func (c *stalled) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bytes < 0 {
+		return c.Conn.Write(p)
+	}
+	n := min(len(p), c.bytes)
+	c.bytes -= n
+	if _, err := c.Conn.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// TestKeepAliveDuringWrite checks that the keep alive timer ends an association in the
+// middle of the data of a write, which then never reaches the device (NVMe Base 2.0 §3.9,
+// NVMe/TCP 1.0 §3.3.2).
+func TestKeepAliveDuringWrite(t *testing.T) {
+	s := start(t)
+	var last *stalled
+	silent, err := nvme.Dial(t.Context(), s.Address(), nvme.Options{
+		Subsystem: nvmetest.NQN, IOQueues: 1, KeepAlive: 300 * time.Millisecond,
+		After: func(time.Duration) <-chan time.Time { return nil },
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			last = &stalled{Conn: nc, bytes: -1}
+			return last, err
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	last.let(8 << 10) // the command, and the begin of what the R2T asks for
+	if err := silent.Queues()[0].Write(t.Context(), 1, 0, 512, bytes.Repeat([]byte{0xEE}, 1<<20), 0); err == nil {
+		t.Error("the write succeeded")
+	}
+	<-silent.Ended()
+	await(t, "the end of the association", func() bool { return len(s.Subsystem.Controllers()) == 0 })
+	c, err := nvme.Dial(t.Context(), s.Address(), nvme.Options{Subsystem: nvmetest.NQN, IOQueues: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got := make([]byte, 1<<20)
+	if err := c.Queues()[0].Read(t.Context(), 1, 0, 512, got); err != nil || !bytes.Equal(got, make([]byte, 1<<20)) {
+		t.Errorf("some of the write has arrived: %v", err)
+	}
+}
+
 // TestManyQueues checks an association with many I/O queues of the greatest
 // depth, and that the status tells of all of them (NVMe/TCP 1.0 §3.2).
 func TestManyQueues(t *testing.T) {
