@@ -51,6 +51,7 @@ func TestCluster(t *testing.T) {
 		sh(t, c.hosts[i], "pkill -x multipathd; sleep 0.2") // the disks as such
 	}
 	t.Run("one winner in every race", func(t *testing.T) { races(t, c) })
+	t.Run("reservation actions", func(t *testing.T) { reservationActions(t, c) })
 	t.Run("reservation types", func(t *testing.T) { reservationTypes(t, c) })
 	t.Run("a moved reservation", func(t *testing.T) { moveReservation(t, c) })
 

@@ -148,7 +148,8 @@ func (m *Machine) StartInitiator(ctx context.Context) error {
 		cat iscsid.conf.debian iscsid.conf.d >iscsid.conf
 		pgrep -x iscsid >/dev/null || iscsid >/dev/null 2>&1
 		pgrep -x multipathd >/dev/null || multipathd >/dev/null 2>&1
-		multipathd show status >/dev/null`)
+		for i in $(seq 100); do multipathd show status >/dev/null 2>&1 && exit 0; sleep 0.1; done
+		multipathd show status`)
 	return err
 }
 
