@@ -25,8 +25,6 @@ type fakePlane struct {
 	dir string // of the pools
 
 	mu       sync.Mutex
-	away     bool // does not answer
-	applied  int
 	pools    map[string]*pool.Data
 	state    *array.State
 	devices  map[string]block.Device
@@ -35,6 +33,8 @@ type fakePlane struct {
 	inUse    map[string]int // sessions by volume id
 	busy     map[netip.AddrPort]bool
 	applyErr error
+
+	away, awayAtApply bool // does not answer
 }
 
 var _ agent.DataPlane = (*fakePlane)(nil)
@@ -66,7 +66,9 @@ func (f *fakePlane) Apply(_ context.Context, s *array.State) error {
 	if err := f.answerLocked(); err != nil {
 		return err
 	}
-	f.applied++
+	if f.awayAtApply {
+		return agent.ErrNoAnswer
+	}
 	var errs []error
 	for _, p := range s.Pools {
 		for _, v := range p.Volumes {
@@ -113,7 +115,7 @@ func (f *fakePlane) CheckPortal(_ context.Context, at netip.AddrPort) error {
 	if f.busy[at] {
 		return errors.New("address already in use")
 	}
-	return nil
+	return f.answerLocked()
 }
 
 func (f *fakePlane) Status(_ context.Context, volumes ...string) (*agent.Status, error) {

@@ -1,0 +1,91 @@
+package agent_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+)
+
+// setAway makes the data plane answer or not; where only Apply fails, it goes away in the
+// middle of a change.
+func (f *fakePlane) setAway(away, atApply bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away, f.awayAtApply = away, atApply
+}
+
+// While the data plane does not answer, nothing is changed, and nothing is said of what it does.
+func TestWithoutDataPlane(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1"}})
+	call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}})
+	before := r.agent.State()
+	r.plane.setAway(true, false)
+	err := refuse(r, connect.CodeUnavailable, r.volumes.CreateVolume, &lintelv1.CreateVolumeRequest{Spec: &lintelv1.VolumeSpec{Name: "db2", SizeBytes: gib}})
+	if !strings.Contains(err.Error(), "nothing was changed: the target does not answer") {
+		t.Errorf("got %v", err)
+	}
+	refuse(r, connect.CodeUnavailable, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	refuse(r, connect.CodeUnavailable, r.pools.CreatePool, &lintelv1.CreatePoolRequest{Spec: &lintelv1.PoolSpec{Name: "fast"}})
+	refuse(r, connect.CodeUnavailable, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.2"}, DryRun: true})
+	refuse(r, connect.CodeUnavailable, r.sessions.ListSessions, &lintelv1.ListSessionsRequest{})
+	refuse(r, connect.CodeUnavailable, r.sessions.DropSession, &lintelv1.DropSessionRequest{Id: "1"})
+	refuse(r, connect.CodeUnavailable, r.stats.GetStats, &lintelv1.GetStatsRequest{})
+	if r.agent.State() != before {
+		t.Error("the state has changed")
+	}
+	if _, err := os.Stat(r.backing(v)); err != nil {
+		t.Error(err)
+	}
+	const notServed = "not served: the target does not answer"
+	if got := r.volume("db1").Status; got.State != lintelv1.VolumeState_VOLUME_STATE_OFFLINE || got.Reason != notServed {
+		t.Errorf("db1: %v", got)
+	}
+	if got := call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target.Portals[0]; got.Reason != notServed {
+		t.Errorf("portal: %v", got)
+	}
+	call(r, r.hosts.ListHosts, &lintelv1.ListHostsRequest{})
+	alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
+	if len(alerts) != 1 || alerts[0].Code != "target-not-answering" {
+		t.Errorf("alerts %v", alerts)
+	}
+	r.plane.setAway(false, false)
+	r.createVolume(&lintelv1.VolumeSpec{Name: "db2", SizeBytes: gib})
+}
+
+// A data plane that goes away in the middle of a change may still have open what the change
+// took away: that is removed when it is back.
+func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	r.plane.setAway(false, true)
+	call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	if _, err := os.Stat(r.backing(v)); err != nil {
+		t.Errorf("the file went while it may be open: %v", err)
+	}
+	alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
+	if len(alerts) == 0 || alerts[0].Code != "configuration-not-applied" {
+		t.Errorf("alerts %v", alerts)
+	}
+	r.agent.Reapply(t.Context())
+	if _, err := os.Stat(r.backing(v)); err != nil {
+		t.Errorf("the file went before there was an answer: %v", err)
+	}
+	r.plane.setAway(false, false)
+	r.agent.Reapply(t.Context())
+	if _, err := os.Stat(r.backing(v)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	for _, a := range call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts {
+		if a.Code == "configuration-not-applied" {
+			t.Errorf("still %v", a)
+		}
+	}
+}
