@@ -31,8 +31,7 @@ func runVerify(r *Request) {
 	o.run()
 }
 
-// scanChunk starts to read the next chunk. Like other reads it takes its range only
-// where an atomic write might be seen by half.
+// scanChunk starts to read the next chunk.
 func scanChunk(o *op) step {
 	if o.cancelled() {
 		return o.stop()
@@ -40,10 +39,7 @@ func scanChunk(o *op) step {
 	if o.pos == o.end {
 		return o.finish(wire.Success)
 	}
-	if o.u.Ranges.Atomic() {
-		return o.shared(o.pos, o.left(), scanRead)
-	}
-	return scanRead(o)
+	return o.beginRead(o.left(), scanRead)
 }
 
 func scanRead(o *op) step {

@@ -73,10 +73,7 @@ func copyChunk(o *op) step {
 		o.pos = int64(lba) << shift
 		o.end = o.pos + int64(n)<<shift
 	}
-	if o.u.Ranges.Atomic() {
-		return o.shared(o.pos, o.left(), copyRead)
-	}
-	return copyRead(o)
+	return o.beginRead(o.left(), copyRead)
 }
 
 func copyRead(o *op) step {

@@ -171,26 +171,16 @@ func runRead(r *Request) {
 	}
 	u := r.ns.unit
 	dev := u.Device()
-	info := dev.Info()
 	q := &r.req
 	q.Flags, q.Off, q.Len, q.Data, q.Done = 0, off, length, nil, r
-	if r.SQE.CDW(12)&forceUnitAccess != 0 && info.Volatile {
+	if r.SQE.CDW(12)&forceUnitAccess != 0 && dev.Info().Volatile {
 		// What the cache has and the medium has not goes there first.
 		q.Op = block.Flush
 		r.step = readFlushed
 		dev.Submit(q)
 		return
 	}
-	if u.Ranges.Atomic() {
-		r.takeRead()
-		return
-	}
-	q.Op = block.Read
-	if !info.Lends {
-		q.Data = r.allocIn(int(length))
-	}
-	r.step = readDone
-	dev.Submit(q)
+	r.takeRead()
 }
 
 func readFlushed(r *Request) {
@@ -204,6 +194,10 @@ func readFlushed(r *Request) {
 // takeRead reads when no atomic write is under way in the range.
 func (r *Request) takeRead() {
 	u := r.ns.unit
+	if u.Ranges.BeginRead() {
+		r.submitRead()
+		return
+	}
 	shift := u.BlockShift()
 	r.step = readReady
 	if u.Ranges.Shared(&r.guard, uint64(r.req.Off)>>shift, uint64(r.req.Len)>>shift, r) {
@@ -212,23 +206,36 @@ func (r *Request) takeRead() {
 }
 
 func readReady(r *Request) {
-	u := r.ns.unit
 	if r.isCancelled() {
-		u.Ranges.Release(&r.guard)
+		r.release()
 		r.finish(wire.AbortRequested)
 		return
 	}
+	r.submitRead()
+}
+
+func (r *Request) submitRead() {
+	dev := r.ns.unit.Device()
 	r.req.Op = block.Read
-	if !u.Device().Info().Lends {
+	if !dev.Info().Lends {
 		r.req.Data = r.allocIn(int(r.req.Len))
 	}
 	r.step = readDone
-	u.Device().Submit(&r.req)
+	dev.Submit(&r.req)
+}
+
+// release gives back the range of a command that holds one.
+func (r *Request) release() {
+	if r.guard.Held() {
+		r.ns.unit.Ranges.Release(&r.guard)
+	}
 }
 
 func readDone(r *Request) {
 	if r.guard.Held() {
-		r.ns.unit.Ranges.Release(&r.guard)
+		r.release()
+	} else {
+		r.ns.unit.Ranges.EndRead()
 	}
 	if r.req.Err != nil {
 		r.failIO(r.req.Err)
@@ -259,17 +266,16 @@ func runWrite(r *Request) {
 }
 
 func writeReady(r *Request) {
-	u := r.ns.unit
 	if r.isCancelled() {
-		u.Ranges.Release(&r.guard)
+		r.release()
 		r.finish(wire.AbortRequested)
 		return
 	}
 	r.step = writeDone
-	u.Device().Submit(&r.req)
+	r.ns.unit.Device().Submit(&r.req)
 }
 
 func writeDone(r *Request) {
-	r.ns.unit.Ranges.Release(&r.guard)
+	r.release()
 	requestDone(r)
 }

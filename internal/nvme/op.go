@@ -36,7 +36,7 @@ type op struct {
 	next  func(*op) step
 	turn  atomic.Int32
 	req   block.Request
-	guard unit.RangeGuard
+	reads bool // counted by Ranges.BeginRead
 	buf   *block.Buffer
 
 	data     []byte // what the host sent
@@ -81,6 +81,9 @@ func startOp(r *Request, next func(*op) step) *op {
 
 // RequestDone continues the op.
 func (o *op) RequestDone(*block.Request) { o.resume() }
+
+// Cancelled reports whether the op gives up to wait for a range.
+func (o *op) Cancelled() bool { return o.cancelled() }
 
 // RangeReady continues the op.
 func (o *op) RangeReady(*unit.RangeGuard) { o.resume() }
@@ -157,10 +160,20 @@ func (o *op) read(n int64, then func(*op) step) step {
 	return o.submit(block.Read, o.buf.Bytes(int(n)), o.pos, n, then)
 }
 
-// shared takes [off, off+n) shared, exclusive alone; then follows when it is held.
+// beginRead takes [pos, pos+n) for reading until release; then follows.
+func (o *op) beginRead(n int64, then func(*op) step) step {
+	if o.reads = o.u.Ranges.BeginRead(); o.reads {
+		o.next = then
+		return again
+	}
+	return o.shared(o.pos, n, then)
+}
+
+// shared takes [off, off+n) shared, exclusive alone; then follows when it is held, or the
+// op cancelled.
 func (o *op) shared(off, n int64, then func(*op) step) step {
 	o.next = then
-	if o.u.Ranges.Shared(&o.guard, uint64(off)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
+	if o.u.Ranges.Shared(&o.r.guard, uint64(off)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
 		return again
 	}
 	return waiting
@@ -168,15 +181,19 @@ func (o *op) shared(off, n int64, then func(*op) step) step {
 
 func (o *op) exclusive(off, n int64, then func(*op) step) step {
 	o.next = then
-	if o.u.Ranges.Exclusive(&o.guard, uint64(off)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
+	if o.u.Ranges.Exclusive(&o.r.guard, uint64(off)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
 		return again
 	}
 	return waiting
 }
 
 func (o *op) release() {
-	if o.guard.Held() {
-		o.u.Ranges.Release(&o.guard)
+	if o.reads {
+		o.u.Ranges.EndRead()
+		o.reads = false
+	}
+	if o.r.guard.Held() {
+		o.u.Ranges.Release(&o.r.guard)
 	}
 }
 
@@ -191,7 +208,7 @@ func (o *op) finish(s wire.Status) step {
 		o.buf.Put()
 	}
 	r, pair := o.r, o.pair
-	*o = op{} // an op at its end holds no range, so that its guard may be cleared
+	*o = op{}
 	ops.Put(o)
 	r.finish(s)
 	if pair != nil {

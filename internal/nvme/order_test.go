@@ -61,9 +61,13 @@ func TestWaitForPair(t *testing.T) {
 			}
 		}
 		writes := dev.count(block.Write) + dev.count(block.Zero) + dev.count(block.Discard)
-		dev.resume()
-		p.want(t, 0, 0)
+		if !abort {
+			dev.resume()
+		}
 		for i, c := range calls {
+			if abort && i == len(calls)-2 { // copies, which read elsewhere
+				dev.resume()
+			}
 			r := c.Wait()
 			switch {
 			case abort && r.Status != wire.AbortRequested:
@@ -72,6 +76,7 @@ func TestWaitForPair(t *testing.T) {
 				t.Errorf("command %d ended with %s", i, r.Status)
 			}
 		}
+		p.want(t, 0, 0)
 		for _, c := range aborts {
 			if r := c.Wait(); !r.Status.OK() || r.Result[0] != 0 {
 				t.Errorf("Abort: %s, %d", r.Status, r.Result[0])
@@ -80,6 +85,24 @@ func TestWaitForPair(t *testing.T) {
 		if n := dev.count(block.Write) + dev.count(block.Zero) + dev.count(block.Discard) - writes; abort && n != 1 {
 			t.Errorf("%d changes, want that of the pair alone", n)
 		}
+	}
+	// A pair that waits for another is ended by either half.
+	for half := range 2 {
+		dev.holdBack()
+		first, second := pair(0, dev.content(t, 0, 1024), fill(1024, 1))
+		p := pairRun{a.IO.Start(first), a.IO.Start(second)}
+		q := pairRun{a.IO.Start(first), a.IO.Start(second)}
+		cmd := Command{Opcode: wire.AdminAbort}
+		cmd.CDW[0] = 1 | uint32([]*Call{q.first, q.second}[half].CID)<<16
+		ab := a.Admin.Start(cmd)
+		statuses := [2]wire.Status{wire.AbortRequested, wire.AbortedFailedFused.DNR()}
+		if half == 1 {
+			statuses = [2]wire.Status{wire.AbortRequested, wire.AbortRequested}
+		}
+		q.want(t, statuses[0], statuses[1])
+		ab.Wait()
+		dev.resume()
+		p.want(t, 0, 0)
 	}
 	// A pair that is aborted while it reads does not write.
 	dev.holdBack()
@@ -93,6 +116,28 @@ func TestWaitForPair(t *testing.T) {
 	ab.Wait()
 	if got := dev.content(t, 8*512, 1024); !bytes.Equal(got, fill(1024, 0)) {
 		t.Error("an aborted pair has written")
+	}
+}
+
+// TestPairBehindRead checks that a fused pair waits for the reads under way, so that they see all of
+// it or nothing (NVMe NVM 1.0 §2.1.1).
+func TestPairBehindRead(t *testing.T) {
+	dev := &failing{Device: block.NewMem(1 << 20)}
+	a := New(t, Config{Device: func(int, int64) block.Device { return dev }}).Attach("a")
+	for _, cmd := range []Command{Read(1, 0, 4, 512), Compare(1, 0, fill(2048, 0), 512), Blocks(wire.Verify, 1, 0, 4), copyCommand(100, [2]uint64{0, 4})} {
+		dev.holdBack()
+		reads := dev.count(block.Read)
+		read := a.IO.Start(cmd)
+		first, second := pair(0, fill(1024, 0), fill(1024, 0))
+		p := pairRun{a.IO.Start(first), a.IO.Start(second)}
+		if n := dev.count(block.Read) - reads; n != 1 {
+			t.Errorf("opcode %02Xh: %d reads before the first has ended", cmd.Opcode, n)
+		}
+		dev.resume()
+		if r := read.Wait(); !r.Status.OK() {
+			t.Errorf("opcode %02Xh: %s", cmd.Opcode, r.Status)
+		}
+		p.want(t, 0, 0)
 	}
 }
 

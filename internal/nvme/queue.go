@@ -235,6 +235,7 @@ func everyRequest(*Request) bool { return true }
 func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
 	n := 0
 	var parked []*Request
+	var wake []func()
 	q.mu.Lock()
 	for r := q.requests; r != nil; r = r.next {
 		if !match(r) {
@@ -244,6 +245,14 @@ func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
 		r.cancelled.CompareAndSwap(0, uint32(s))
 		r.drains = append(r.drains, d)
 		d.hold()
+		if w := r.guard.Cancel(); w != nil {
+			wake = append(wake, w)
+		}
+		if r.fused != nil { // a pair waits with the guard of its first half
+			if w := r.fused.guard.Cancel(); w != nil {
+				wake = append(wake, w)
+			}
+		}
 		if r.parked {
 			r.parked = false
 			parked = append(parked, r)
@@ -256,8 +265,12 @@ func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
 		}
 	}
 	q.mu.Unlock()
+	// Who cancels may hold locks that the end of a queue needs.
+	for _, w := range wake {
+		go w()
+	}
 	for _, r := range parked {
-		go r.finish(s) // who cancels may hold locks that the end of a queue needs
+		go r.finish(s)
 	}
 	return n
 }

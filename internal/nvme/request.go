@@ -43,7 +43,7 @@ type Request struct {
 	queue *Queue
 	ns    *namespace
 	req   block.Request   // the request under way for this command
-	guard unit.RangeGuard // the range it holds
+	guard unit.RangeGuard // the range it holds or waits for
 	step  func(*Request)  // what to do when req has completed or guard is ready
 
 	in        *block.Buffer
@@ -89,6 +89,9 @@ func (r *Request) Release() {
 	r.req.Data = nil
 }
 
+// Cancelled reports whether the command gives up to wait for a range.
+func (r *Request) Cancelled() bool { return r.isCancelled() }
+
 // isCancelled reports whether the command has to end without another change of the
 // medium. It then ends with any status: finish knows the right one.
 func (r *Request) isCancelled() bool { return r.cancelled.Load() != 0 }
@@ -123,6 +126,9 @@ func (r *Request) finish(s wire.Status) {
 	}
 	r.Status = s
 	q.mu.Lock()
+	if r.fused != nil {
+		r.fused.fused, r.fused = nil, nil
+	}
 	q.unlinkLocked(r)
 	q.counts.add(r)
 	// A command cancelled from here on has had its effect: that it ends is all that is waited for.

@@ -42,6 +42,7 @@ func everyTask(*Task) bool { return true }
 func (p *path) cancel(mode uint32, d *drain, match func(*Task) bool) int {
 	n := 0
 	var dormant []*Task
+	var wake []func()
 	o := &p.lu.order
 	o.mu.Lock()
 	p.mu.Lock()
@@ -53,6 +54,9 @@ func (p *path) cancel(mode uint32, d *drain, match func(*Task) bool) int {
 		t.cancelled.CompareAndSwap(cancelNone, mode)
 		t.drains = append(t.drains, d)
 		d.hold()
+		if w := t.Guard.Cancel(); w != nil {
+			wake = append(wake, w)
+		}
 		if t.dormant {
 			t.dormant = false
 			dormant = append(dormant, t)
@@ -61,6 +65,9 @@ func (p *path) cancel(mode uint32, d *drain, match func(*Task) bool) int {
 	}
 	p.mu.Unlock()
 	o.mu.Unlock()
+	for _, w := range wake {
+		w()
+	}
 	for _, t := range dormant {
 		t.Finish(StatusTaskAborted)
 	}

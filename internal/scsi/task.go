@@ -45,7 +45,7 @@ type Task struct {
 	LU      *LogicalUnit
 	Command *Command
 	Req     block.Request   // the request under way for this task
-	Guard   unit.RangeGuard // the range it holds
+	Guard   unit.RangeGuard // the range it holds or waits for; task management ends the wait
 	Step    func(*Task)     // what to do when Req has completed or Guard is ready
 	Scratch [4]uint64       // command-specific state between steps
 	State   any             // command-specific state that needs more
@@ -76,7 +76,7 @@ var (
 // RequestDone continues the task; it makes Task a block.Completer.
 func (t *Task) RequestDone(*block.Request) { t.Step(t) }
 
-// RangeReady continues the task; it makes Task a unit.RangeWaiter.
+// RangeReady continues the task; it makes Task, with Cancelled, a unit.RangeWaiter.
 func (t *Task) RangeReady(*unit.RangeGuard) { t.Step(t) }
 
 // Cancelled reports whether task management has ended the task. A command of

@@ -5,12 +5,17 @@ import (
 	"sync/atomic"
 )
 
-// RangeWaiter is told when a range it waited for is its own.
+// RangeWaiter is told when its wait for a range is over.
 type RangeWaiter interface {
-	// RangeReady is called once, from the goroutine that released the range
-	// in the way, and without any lock held. It may submit I/O and release the
-	// range.
+	// RangeReady is called once for each wait, from the goroutine that released
+	// the range in the way, or ended the read, or ran what Cancel returned, and
+	// without any lock held. The range is held, unless the waiter is cancelled and the
+	// wait was given up. It may submit I/O and release the range.
 	RangeReady(*RangeGuard)
+	// Cancelled reports whether the waiter will do nothing with the range any
+	// more; it then does not wait for it. It must not block or call Ranges.
+	// Who makes it true calls Cancel afterwards.
+	Cancelled() bool
 }
 
 // RangeGuard is a hold on, or a wait for, a range of blocks. The zero value is
@@ -20,8 +25,9 @@ type RangeGuard struct {
 	first, count uint64
 	exclusive    bool
 	held         bool
-	waiting      bool
-	blockers     int // guards ahead that conflict, while waiting
+	waits        atomic.Pointer[Ranges] // where it waits, else nil; changed under the mu of it
+	behindReads  bool                   // one of the blockers are the reads that hold no range
+	blockers     int                    // guards ahead that conflict, while waiting
 	waiter       RangeWaiter
 	prev, next   *RangeGuard
 }
@@ -72,9 +78,15 @@ func (l *guardList) remove(g *RangeGuard) {
 // SANITIZE) hold theirs alone. Waiters whose ranges overlap are served in order
 // of arrival, so neither kind starves.
 //
-// Each waiter counts the conflicting guards ahead of it; a guard that leaves
-// lowers the counts behind it, and who reaches zero holds its range.
+// Reads must not see half of an atomic operation either. While there is none they
+// are only counted (BeginRead), and the first operation to come waits until all of
+// them, wherever they read, have ended; while there is one they hold their range
+// shared.
+//
+// Each waiter counts the conflicting guards ahead of it, and those reads as one; a
+// guard that leaves lowers the counts behind it, and who reaches zero holds its range.
 type Ranges struct {
+	reads   atomic.Int64 // reads that hold no range; none begins while atomics is not zero
 	atomics atomic.Int32 // exclusive guards, held or waiting; changed under mu
 
 	mu      sync.Mutex
@@ -84,7 +96,8 @@ type Ranges struct {
 }
 
 // Shared takes [first, first+count) for an ordinary write. It returns true
-// where the range is held at once; otherwise w.RangeReady(g) is called later.
+// where there is nothing to wait for: the range is held, or w is cancelled;
+// otherwise w.RangeReady(g) is called later.
 func (r *Ranges) Shared(g *RangeGuard, first, count uint64, w RangeWaiter) bool {
 	g.first, g.count, g.exclusive, g.waiter = first, count, false, w
 	r.mu.Lock()
@@ -115,8 +128,48 @@ func (r *Ranges) Exclusive(g *RangeGuard, first, count uint64, w RangeWaiter) bo
 	return held
 }
 
-// Atomic reports whether any exclusive hold or wait exists; reads that must
-// not see half of an atomic write take their range shared while it does.
+// BeginRead lets a read in that ends with EndRead. It returns false while an
+// exclusive hold or wait exists: the read then takes its range shared. It costs
+// two atomic operations and takes no lock.
+func (r *Ranges) BeginRead() bool {
+	if r.atomics.Load() != 0 {
+		return false
+	}
+	r.reads.Add(1)
+	if r.atomics.Load() == 0 {
+		return true
+	}
+	r.EndRead()
+	return false
+}
+
+// EndRead ends a read that BeginRead let in, and starts whoever waited for it.
+func (r *Ranges) EndRead() {
+	if r.reads.Add(-1) == 0 && r.atomics.Load() != 0 {
+		r.readsEnded()
+	}
+}
+
+func (r *Ranges) readsEnded() {
+	r.mu.Lock()
+	if r.reads.Load() != 0 { // of a later time; the last of them comes here too
+		r.mu.Unlock()
+		return
+	}
+	var list []ready
+	for o := r.waiting.head; o != nil; {
+		next := o.next
+		if o.behindReads {
+			o.behindReads = false
+			list = r.unblockLocked(o, list)
+		}
+		o = next
+	}
+	r.mu.Unlock()
+	wake(list)
+}
+
+// Atomic reports whether any exclusive hold or wait exists.
 func (r *Ranges) Atomic() bool { return r.atomics.Load() != 0 }
 
 // Release gives the range of g back and starts whoever waited for it.
@@ -140,25 +193,36 @@ func (r *Ranges) Release(g *RangeGuard) {
 	wake(ready)
 }
 
-// Cancel gives up a wait. It returns true where g will not be told any more,
-// and false where g does not wait: it holds its range, and RangeReady was or is
-// about to be called.
-func (r *Ranges) Cancel(g *RangeGuard) bool {
-	r.mu.Lock()
-	if !g.waiting {
-		r.mu.Unlock()
-		return false
+// Cancel gives up a wait and returns what tells its waiter and those who waited for it, to
+// be called without any lock held; nil where the guard does not wait. Anybody may call it
+// who knows that the guard's owner has not ended.
+func (g *RangeGuard) Cancel() (wakeAll func()) {
+	for {
+		r := g.waits.Load()
+		if r == nil {
+			return nil
+		}
+		if list := r.cancel(g); list != nil {
+			return func() { wake(list) }
+		}
 	}
-	g.waiting = false
+}
+
+// cancel returns nil where g does not wait any more.
+func (r *Ranges) cancel(g *RangeGuard) []ready {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g.waits.Load() != r {
+		return nil
+	}
 	after := g.next
 	r.waiting.remove(g)
+	g.waits.Store(nil)
+	g.behindReads = false
 	if g.exclusive {
 		r.atomics.Add(-1)
 	}
-	ready := r.leaveLocked(g, after)
-	r.mu.Unlock()
-	wake(ready)
-	return true
+	return append(r.leaveLocked(g, after), ready{g, g.waiter})
 }
 
 // RangeMark remembers whether a range may have been changed since it was marked.
@@ -203,9 +267,14 @@ func (r *Ranges) Unmark(m *RangeMark) {
 	delete(r.marks, m)
 }
 
-// enterLocked puts g among the holders or behind the waiters.
+// enterLocked puts g among the holders or behind the waiters; it returns false where g
+// waits.
 func (r *Ranges) enterLocked(g *RangeGuard) bool {
 	g.blockers = 0
+	if g.exclusive && r.reads.Load() != 0 {
+		g.behindReads = true
+		g.blockers++
+	}
 	for o := r.held.head; o != nil; o = o.next {
 		if g.conflicts(o) {
 			g.blockers++
@@ -221,7 +290,15 @@ func (r *Ranges) enterLocked(g *RangeGuard) bool {
 		r.held.push(g)
 		return true
 	}
-	g.waiting = true
+	g.waits.Store(r) // before asking, so that either Cancelled or Cancel tells
+	if g.waiter.Cancelled() {
+		g.waits.Store(nil)
+		g.behindReads = false
+		if g.exclusive {
+			r.atomics.Add(-1)
+		}
+		return true
+	}
 	r.waiting.push(g)
 	return false
 }
@@ -240,16 +317,24 @@ func (r *Ranges) leaveLocked(g, o *RangeGuard) []ready {
 	for o != nil {
 		next := o.next
 		if o.conflicts(g) {
-			if o.blockers--; o.blockers == 0 {
-				r.waiting.remove(o)
-				o.waiting, o.held = false, true
-				r.held.push(o)
-				list = append(list, ready{o, o.waiter})
-			}
+			list = r.unblockLocked(o, list)
 		}
 		o = next
 	}
 	return list
+}
+
+// unblockLocked tells a waiter that one of its blockers is gone, and adds it to the list
+// if that was the last.
+func (r *Ranges) unblockLocked(o *RangeGuard, list []ready) []ready {
+	if o.blockers--; o.blockers > 0 {
+		return list
+	}
+	r.waiting.remove(o)
+	o.waits.Store(nil)
+	o.held = true
+	r.held.push(o)
+	return append(list, ready{o, o.waiter})
 }
 
 func wake(list []ready) {

@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,8 +15,11 @@ type hold struct {
 	first, count uint64
 	exclusive    bool
 	held         bool
+	cancelled    bool
 	told         int
 }
+
+func (h *hold) Cancelled() bool { return h.cancelled }
 
 func (h *hold) RangeReady(g *RangeGuard) {
 	if g != &h.guard {
@@ -42,12 +46,14 @@ func TestRangesModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r Ranges
 		var queue []*hold // in order of arrival
+		reads := 0        // that hold no range
 		settle := func() {
 			for i, h := range queue {
 				free := true
 				for _, o := range queue[:i] {
 					free = free && !h.blocks(o)
 				}
+				free = free && (!h.exclusive || h.held || reads == 0)
 				if free && !h.held {
 					h.held = true
 					if h.told != 1 {
@@ -69,6 +75,37 @@ func TestRangesModel(t *testing.T) {
 				if r.Atomic() != atomic {
 					t.Fatalf("atomic %v, want %v", r.Atomic(), atomic)
 				}
+			},
+			"begin to read": func(t *rapid.T) {
+				begun := r.BeginRead()
+				if begun == slices.ContainsFunc(queue, func(h *hold) bool { return h.exclusive }) {
+					t.Fatalf("began to read: %v", begun)
+				}
+				if begun {
+					reads++
+				}
+			},
+			"end a read": func(t *rapid.T) {
+				if reads == 0 {
+					t.Skip()
+				}
+				reads--
+				r.EndRead()
+				settle()
+			},
+			"take cancelled": func(t *rapid.T) {
+				h := &hold{first: rapid.Uint64Range(0, 20).Draw(t, "first"), count: 3, exclusive: rapid.Bool().Draw(t, "exclusive"), cancelled: true}
+				take := r.Shared
+				if h.exclusive {
+					take = r.Exclusive
+				}
+				if !take(&h.guard, h.first, h.count, h) || h.guard.Cancel() != nil {
+					t.Fatal("a cancelled one waits")
+				}
+				if h.guard.Held() {
+					r.Release(&h.guard)
+				}
+				settle()
 			},
 			"take": func(t *rapid.T) {
 				h := &hold{
@@ -96,10 +133,13 @@ func TestRangesModel(t *testing.T) {
 				i := rapid.IntRange(0, len(queue)-1).Draw(t, "which")
 				if h := queue[i]; h.held {
 					r.Release(&h.guard)
-				} else if !r.Cancel(&h.guard) {
-					t.Fatal("wait could not be cancelled")
+				} else {
+					h.guard.Cancel()()
+					if h.told != 1 || h.guard.Held() {
+						t.Fatal("not told that the wait was given up")
+					}
 				}
-				if r.Cancel(&queue[i].guard) {
+				if queue[i].guard.Cancel() != nil {
 					t.Fatal("cancelled what does not wait")
 				}
 				drop(i)
@@ -117,7 +157,7 @@ func TestRangesEnds(t *testing.T) {
 	if !r.Exclusive(&a, 0, top, nil) || r.Shared(&b, top-1, 1, h) {
 		t.Error("the last block is not covered")
 	}
-	if !r.Cancel(&b) {
+	if wake := b.Cancel(); wake == nil {
 		t.Error("not cancelled")
 	}
 	r.Release(&a)
@@ -160,6 +200,8 @@ type worker struct {
 	r     *Ranges
 	ready chan struct{}
 }
+
+func (w *worker) Cancelled() bool { return false }
 
 func (w *worker) RangeReady(*RangeGuard) { w.ready <- struct{}{} }
 

@@ -343,6 +343,7 @@ func (u *Unit) Close() error {
 type rangeChan chan struct{}
 
 func (c rangeChan) RangeReady(*RangeGuard) { c <- struct{}{} }
+func (c rangeChan) Cancelled() bool        { return false }
 
 // memorySettings keeps the settings of a unit that has no store.
 type memorySettings struct {

@@ -116,9 +116,9 @@ func (r *rig) store(i int, off int64, data []byte) {
 	r.Helper()
 	u := r.Units[i]
 	var g unit.RangeGuard
-	ready := make(waiter, 1)
+	ready := waiter{new(scsi.Task), make(chan struct{}, 1)}
 	if !u.Ranges.Shared(&g, uint64(off)>>u.BlockShift(), uint64(len(data))>>u.BlockShift(), ready) {
-		<-ready
+		<-ready.c
 	}
 	done := make(waitDone, 1)
 	r.probes[i].Device.Submit(&block.Request{Op: block.Write, Off: off, Data: data, Done: done})

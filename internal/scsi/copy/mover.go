@@ -41,11 +41,10 @@ func (e endpoint) allow(n *scsi.Nexus, access unit.Access) error {
 
 // mover moves bytes for one command, one request at a time. It waits for each.
 type mover struct {
-	task  *scsi.Task
-	buf   *block.Buffer
-	req   block.Request
-	guard unit.RangeGuard
-	wait  chan struct{}
+	task *scsi.Task
+	buf  *block.Buffer
+	req  block.Request
+	wait chan struct{}
 }
 
 var (
@@ -58,6 +57,9 @@ func newMover(t *scsi.Task) *mover {
 }
 
 func (m *mover) close() { m.buf.Put() }
+
+// Cancelled reports whether the mover gives up to wait for a range.
+func (m *mover) Cancelled() bool { return m.task.Cancelled() }
 
 // RequestDone and RangeReady end the mover's wait.
 func (m *mover) RequestDone(*block.Request)  { m.wait <- struct{}{} }
@@ -72,11 +74,14 @@ func (m *mover) submit(u *unit.Unit, op block.Op, flags block.Flags, off, n int6
 
 // holding runs f while the range of bytes is held against atomic writes.
 func (m *mover) holding(u *unit.Unit, off, n int64, f func() error) error {
-	shift := u.BlockShift()
-	if !u.Ranges.Shared(&m.guard, uint64(off)>>shift, uint64(n)>>shift, m) {
+	shift, guard := u.BlockShift(), &m.task.Guard
+	if !u.Ranges.Shared(guard, uint64(off)>>shift, uint64(n)>>shift, m) {
 		<-m.wait
 	}
-	defer u.Ranges.Release(&m.guard)
+	if !guard.Held() {
+		return errCancelled
+	}
+	defer u.Ranges.Release(guard)
 	return f()
 }
 
@@ -84,9 +89,10 @@ func (m *mover) holding(u *unit.Unit, off, n int64, f func() error) error {
 func (m *mover) read(src endpoint, off, n int64) error {
 	u := src.unit()
 	f := func() error { return m.submit(u, block.Read, 0, off, n, m.buf.Bytes(int(n))) }
-	if u.Ranges.Atomic() {
+	if !u.Ranges.BeginRead() {
 		return m.holding(u, off, n, f)
 	}
+	defer u.Ranges.EndRead()
 	return f()
 }
 

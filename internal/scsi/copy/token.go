@@ -199,22 +199,32 @@ func (m *Manager) runTokenCommand(t *scsi.Task, action byte, err error, run func
 	})
 }
 
-// populate marks the ranges, each when no write to it is under way, and makes
-// the token.
+// mark marks the token's ranges, each when no write to it is under way.
+func (tk *token) mark(t *scsi.Task) error {
+	u := tk.src.unit()
+	ready := waiter{t, make(chan struct{}, 1)}
+	for i, b := range tk.ranges {
+		if !u.Ranges.Exclusive(&t.Guard, b.first, b.count, ready) {
+			<-ready.c
+		}
+		if !t.Guard.Held() {
+			return errCancelled
+		}
+		u.Ranges.Mark(&tk.marks[i], &t.Guard)
+		u.Ranges.Release(&t.Guard)
+		tk.size += int64(b.count) << u.BlockShift()
+	}
+	return nil
+}
+
+// populate marks the ranges and makes the token.
 func (m *Manager) populate(t *scsi.Task, p populateList, r *result) error {
 	u := t.LU.Unit()
 	tk := &token{src: endpoint{lu: t.LU}, ranges: p.ranges, timeout: p.timeout, marks: make([]unit.RangeMark, len(p.ranges))}
-	ready := make(waiter, 1)
-	var guard unit.RangeGuard
-	for i, b := range p.ranges {
-		if !u.Ranges.Exclusive(&guard, b.first, b.count, ready) {
-			<-ready
-		}
-		u.Ranges.Mark(&tk.marks[i], &guard)
-		u.Ranges.Release(&guard)
-		tk.size += int64(b.count) << u.BlockShift()
+	err := tk.mark(t)
+	if err == nil {
+		err = checkRanges(p.ranges, u) // it may have shrunk
 	}
-	err := checkRanges(p.ranges, u) // it may have shrunk
 	if err == nil && t.Cancelled() {
 		err = errCancelled
 	}
@@ -235,9 +245,13 @@ func (m *Manager) populate(t *scsi.Task, p populateList, r *result) error {
 }
 
 // waiter lets a goroutine wait for a range.
-type waiter chan struct{}
+type waiter struct {
+	t *scsi.Task
+	c chan struct{}
+}
 
-func (w waiter) RangeReady(*unit.RangeGuard) { w <- struct{}{} }
+func (w waiter) RangeReady(*unit.RangeGuard) { w.c <- struct{}{} }
+func (w waiter) Cancelled() bool             { return w.t.Cancelled() }
 
 // runWriteUsingToken is WRITE USING TOKEN (SBC-3 §5.49).
 func (m *Manager) runWriteUsingToken(t *scsi.Task) {

@@ -1,6 +1,8 @@
 package sbc
 
 import (
+	"fmt"
+	"math"
 	"testing"
 
 	"lintel.io/lintel/internal/block"
@@ -56,7 +58,9 @@ func TestAbort(t *testing.T) {
 			done := make(chan scsi.Response, 1)
 			r.nexus.Manage(scsi.AbortTask, 0, task.Tag, func(resp scsi.Response) { done <- resp })
 			requests := f.Count(block.Read) + f.Count(block.Write)
-			f.Release()
+			if !c.busy { // else it ends at once
+				f.Release()
+			}
 			if res := task.wait(); !res.aborted {
 				t.Fatalf("the task was not aborted: status %02Xh, %v", res.status, res.sense)
 			}
@@ -64,6 +68,7 @@ func TestAbort(t *testing.T) {
 				t.Fatalf("response %d", resp)
 			}
 			if first != nil {
+				f.Release()
 				if res := first.wait(); res.status != scsi.StatusGood {
 					t.Fatalf("%v", res.sense)
 				}
@@ -78,6 +83,39 @@ func TestAbort(t *testing.T) {
 				r.good(cdb(wire.OpWrite10, 0, 8), r.fill(8, 1))
 			}
 		})
+	}
+}
+
+// TestResetBehindHold checks that LOGICAL UNIT RESET, ABORT TASK SET and CLEAR TASK SET end the commands that wait for an operation on the whole unit, and I_T NEXUS RESET too (SAM-5 §7).
+func TestResetBehindHold(t *testing.T) {
+	f := blocktest.NewFaulty(block.NewMem(1 << 20))
+	r := newRig(t, f, unit.Attributes{BlockSize: 512, Thin: true}, nil)
+	for _, function := range []scsi.Function{scsi.AbortTaskSet, scsi.ClearTaskSet, scsi.LogicalUnitReset, scsi.ITNexusReset} {
+		var hold unit.RangeGuard // as SANITIZE does
+		r.u.Ranges.Exclusive(&hold, 0, math.MaxUint64, nil)
+		n := r.connect(fmt.Sprint("reset", function), false)
+		calls := []*call{
+			r.start(n, cdb(wire.OpRead10, 0, 8), nil),
+			r.start(n, cdb(wire.OpWrite10, 0, 8), r.fill(8, 1)),
+			r.start(n, atomicCDB(0, 8), r.fill(8, 1)),
+			r.start(n, compareCDB(0, 1), r.fill(2, 0)),
+			r.start(n, cdb(wire.OpVerify10, 0, 8), nil),
+			r.start(n, cdb(wire.OpWriteSame16, 0, 8), r.fill(1, 1)),
+		}
+		done := make(chan scsi.Response, 1)
+		n.Manage(function, 0, 0, func(resp scsi.Response) { done <- resp })
+		for _, c := range calls {
+			if res := c.wait(); !res.aborted {
+				t.Errorf("% X was not aborted: status %02Xh, %v", c.CDB, res.status, res.sense)
+			}
+		}
+		if resp := <-done; resp != scsi.FunctionComplete {
+			t.Fatalf("response %d", resp)
+		}
+		r.u.Ranges.Release(&hold)
+		if f.Count(block.Read)+f.Count(block.Write)+f.Count(block.Zero) != 0 || r.u.Ranges.Atomic() {
+			t.Fatal("an aborted command has reached the device, or is still waiting")
+		}
 	}
 }
 
@@ -110,6 +148,30 @@ func TestReadBehindAtomic(t *testing.T) {
 	for _, c := range []*call{write, read, verify} {
 		if res := c.wait(); res.status != scsi.StatusGood {
 			t.Errorf("% X: %v", c.CDB, res.sense)
+		}
+	}
+}
+
+// TestAtomicBehindRead checks that an atomic write waits for the reads under way (SBC-4 §4.29).
+func TestAtomicBehindRead(t *testing.T) {
+	f := blocktest.NewFaulty(block.NewMem(1 << 20))
+	r := newRig(t, f, unit.Attributes{BlockSize: 512}, nil)
+	for _, first := range [][]byte{cdb(wire.OpRead10, 4, 8), flags(cdb(wire.OpRead10, 4, 8), bitFUA), cdb(wire.OpVerify10, 4, 8)} {
+		f.Hold(block.Read)
+		read := r.start(r.nexus, first, nil)
+		f.WaitHeld(1)
+		writes := f.Count(block.Write)
+		write := r.start(r.nexus, atomicCDB(0, 8), r.fill(8, 'a'))
+		late := r.start(r.nexus, cdb(wire.OpRead10, 7, 8), nil)
+		r.good(cdb(wire.OpWrite10, 100, 8), r.fill(8, 'b'))
+		if f.Count(block.Write) != writes+1 || f.Held() != 1 {
+			t.Fatalf("% X: the atomic write has not waited, or nobody for it", first)
+		}
+		f.Release()
+		for _, c := range []*call{read, write, late} {
+			if res := c.wait(); res.status != scsi.StatusGood {
+				t.Errorf("% X: %v", c.CDB, res.sense)
+			}
 		}
 	}
 }

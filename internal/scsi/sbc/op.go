@@ -31,7 +31,9 @@ type op struct {
 	next  func(*op) step
 	turn  atomic.Int32
 	req   block.Request
-	guard unit.RangeGuard
+	guard *unit.RangeGuard // that of the task, or own where the op can outlive it
+	own   unit.RangeGuard
+	reads bool // counted by Ranges.BeginRead
 	buf   *block.Buffer
 
 	data     []byte // what the initiator sent
@@ -74,7 +76,7 @@ var ops = sync.Pool{New: func() any { return new(op) }}
 // startOp runs a task as an op whose first step is next.
 func startOp(t *scsi.Task, next func(*op) step) *op {
 	o := ops.Get().(*op)
-	o.t, o.u, o.next = t, t.LU.Unit(), next
+	o.t, o.u, o.next, o.guard = t, t.LU.Unit(), next, &t.Guard
 	return o
 }
 
@@ -90,7 +92,7 @@ func (o *op) detach() bool {
 		detachedOps.Add(-1)
 		return false
 	}
-	o.t, o.detached = nil, true
+	o.t, o.guard, o.detached = nil, &o.own, true
 	return true
 }
 
@@ -107,6 +109,9 @@ func (o *op) runDetached(s scsi.Status) {
 
 // RequestDone continues the op.
 func (o *op) RequestDone(*block.Request) { o.resume() }
+
+// Cancelled reports whether the op gives up to wait for a range.
+func (o *op) Cancelled() bool { return o.guard != &o.own && o.cancelled() }
 
 // RangeReady continues the op.
 func (o *op) RangeReady(*unit.RangeGuard) { o.resume() }
@@ -192,10 +197,20 @@ func (o *op) buffer(n int64) []byte {
 	return o.buf.Bytes(int(n))
 }
 
-// shared takes [pos, pos+n) shared, exclusive alone; then follows when it is held.
+// beginRead takes [pos, pos+n) for reading until release; then follows.
+func (o *op) beginRead(n int64, then func(*op) step) step {
+	if o.reads = o.u.Ranges.BeginRead(); o.reads {
+		o.next = then
+		return again
+	}
+	return o.shared(n, then)
+}
+
+// shared takes [pos, pos+n) shared, exclusive alone; then follows when it is held, or the
+// op cancelled.
 func (o *op) shared(n int64, then func(*op) step) step {
 	o.next = then
-	if o.u.Ranges.Shared(&o.guard, uint64(o.pos)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
+	if o.u.Ranges.Shared(o.guard, uint64(o.pos)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
 		return again
 	}
 	return waiting
@@ -203,15 +218,19 @@ func (o *op) shared(n int64, then func(*op) step) step {
 
 func (o *op) exclusive(n int64, then func(*op) step) step {
 	o.next = then
-	if o.u.Ranges.Exclusive(&o.guard, uint64(o.pos)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
+	if o.u.Ranges.Exclusive(o.guard, uint64(o.pos)>>o.u.BlockShift(), uint64(n)>>o.u.BlockShift(), o) {
 		return again
 	}
 	return waiting
 }
 
 func (o *op) release() {
+	if o.reads {
+		o.u.Ranges.EndRead()
+		o.reads = false
+	}
 	if o.guard.Held() {
-		o.u.Ranges.Release(&o.guard)
+		o.u.Ranges.Release(o.guard)
 	}
 }
 

@@ -24,29 +24,16 @@ func runRead(t *scsi.Task) {
 		return
 	}
 	dev := u.Device()
-	info := dev.Info()
 	r := &t.Req
 	r.Flags, r.Off, r.Len, r.Data, r.Done = 0, int64(lba)<<shift, n, nil, t
-	if field != 4 && t.CDB[1]&bitFUA != 0 && info.Volatile {
+	if field != 4 && t.CDB[1]&bitFUA != 0 && dev.Info().Volatile {
 		// What the cache has and the medium has not goes there first.
 		r.Op = block.Flush
 		t.Step = readFlushed
 		dev.Submit(r)
 		return
 	}
-	if u.Ranges.Atomic() {
-		t.Step = readReady
-		if u.Ranges.Shared(&t.Guard, lba, uint64(count), t) {
-			readReady(t)
-		}
-		return
-	}
-	r.Op = block.Read
-	if !info.Lends {
-		r.Data = t.AllocIn(int(n))
-	}
-	t.Step = readDone
-	dev.Submit(r)
+	takeRead(t)
 }
 
 func readFlushed(t *scsi.Task) {
@@ -54,7 +41,16 @@ func readFlushed(t *scsi.Task) {
 		t.FailIO(t.Req.Err)
 		return
 	}
+	takeRead(t)
+}
+
+// takeRead reads when no atomic write is under way in the range.
+func takeRead(t *scsi.Task) {
 	u := t.LU.Unit()
+	if u.Ranges.BeginRead() {
+		submitRead(t)
+		return
+	}
 	shift := u.BlockShift()
 	t.Step = readReady
 	if u.Ranges.Shared(&t.Guard, uint64(t.Req.Off)>>shift, uint64(t.Req.Len)>>shift, t) {
@@ -63,23 +59,29 @@ func readFlushed(t *scsi.Task) {
 }
 
 func readReady(t *scsi.Task) {
-	u := t.LU.Unit()
 	if t.Cancelled() {
-		u.Ranges.Release(&t.Guard)
+		release(t)
 		stopped(t)
 		return
 	}
+	submitRead(t)
+}
+
+func submitRead(t *scsi.Task) {
+	dev := t.LU.Unit().Device()
 	t.Req.Op = block.Read
-	if !u.Device().Info().Lends {
+	if !dev.Info().Lends {
 		t.Req.Data = t.AllocIn(int(t.Req.Len))
 	}
 	t.Step = readDone
-	u.Device().Submit(&t.Req)
+	dev.Submit(&t.Req)
 }
 
 func readDone(t *scsi.Task) {
 	if t.Guard.Held() {
-		t.LU.Unit().Ranges.Release(&t.Guard)
+		release(t)
+	} else {
+		t.LU.Unit().Ranges.EndRead()
 	}
 	if t.Req.Err != nil {
 		t.DataIn = nil

@@ -131,7 +131,7 @@ func beginSanitize(t *scsi.Task, r sanitizeRecord) {
 
 func newSanitize(lu *scsi.LogicalUnit, r sanitizeRecord) *op {
 	o := ops.Get().(*op)
-	o.u, o.next = lu.Unit(), sanitizeTake
+	o.u, o.next, o.guard = lu.Unit(), sanitizeTake, &o.own
 	o.sanitizing = &sanitizing{lu: lu, record: r, passes: max(r.Count, 1)}
 	return o
 }

@@ -76,16 +76,12 @@ func runVerify(t *scsi.Task) {
 	o.run()
 }
 
-// verifyChunk starts the comparison of the next chunk. Like other reads it takes
-// its range only where an atomic write might be seen by half.
+// verifyChunk starts the comparison of the next chunk.
 func verifyChunk(o *op) step {
 	if o.cancelled() || o.pos == o.end {
 		return o.good()
 	}
-	if o.u.Ranges.Atomic() {
-		return o.shared(o.left(), verifyRead)
-	}
-	return verifyRead(o)
+	return o.beginRead(o.left(), verifyRead)
 }
 
 func verifyRead(o *op) step {

@@ -86,7 +86,7 @@ func prepareWrite(t *scsi.Task, lba uint64, data []byte, flags block.Flags) {
 func writeReady(t *scsi.Task) {
 	u := t.LU.Unit()
 	if t.Cancelled() {
-		u.Ranges.Release(&t.Guard)
+		release(t)
 		stopped(t)
 		return
 	}
@@ -94,8 +94,15 @@ func writeReady(t *scsi.Task) {
 	u.Device().Submit(&t.Req)
 }
 
+// release gives back the range of a task that holds one.
+func release(t *scsi.Task) {
+	if t.Guard.Held() {
+		t.LU.Unit().Ranges.Release(&t.Guard)
+	}
+}
+
 func writeDone(t *scsi.Task) {
-	t.LU.Unit().Ranges.Release(&t.Guard)
+	release(t)
 	if t.Req.Err != nil {
 		t.FailIO(t.Req.Err)
 		return

@@ -2,8 +2,10 @@ package sbc
 
 import (
 	"bytes"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/block/blocktest"
@@ -160,9 +162,21 @@ func TestWriteAtomic(t *testing.T) {
 
 // TestWriteAtomicOrder checks WRITE ATOMIC(16) against overlapping reads and writes (SBC-4 §4.29).
 func TestWriteAtomicOrder(t *testing.T) {
-	const blocks = scsi.MaxAtomicBlocks // 128 KiB, so that a mem device needs several locks for it
-	r := newRig(t, block.NewMem(1<<20), unit.Attributes{BlockSize: 512}, nil)
+	const blocks = scsi.MaxAtomicBlocks
+	r := newRig(t, pieces{block.NewMem(1 << 20)}, unit.Attributes{BlockSize: 512}, nil)
 	var wg sync.WaitGroup
+	for i := range 3 {
+		n := r.connect("reader"+string(rune('0'+i)), false)
+		wg.Go(func() {
+			for range 200 {
+				res := r.on(n, cdb(wire.OpRead10, 64, blocks), nil)
+				if res.status != scsi.StatusGood || !bytes.Equal(res.data, r.fill(blocks, res.data[0])) {
+					t.Errorf("%v, or a read has seen a part of an atomic write", res.sense)
+				}
+				time.Sleep(time.Duration(i) * 10 * time.Microsecond) // so that there are times without reads
+			}
+		})
+	}
 	for i := range 3 {
 		n := r.connect("writer"+string(rune('0'+i)), false)
 		wg.Go(func() {
@@ -178,6 +192,20 @@ func TestWriteAtomicOrder(t *testing.T) {
 	if !bytes.Equal(got, r.fill(blocks, got[0])) {
 		t.Fatal("two atomic writes are mixed")
 	}
+}
+
+// pieces is a device that does its reads and writes in pieces, between which others run.
+type pieces struct{ block.Device }
+
+func (d pieces) Submit(r *block.Request) {
+	go func() {
+		for at := 0; at < len(r.Data) && r.Err == nil; at += 32 << 10 {
+			end := min(at+32<<10, len(r.Data))
+			r.Err = blocktest.Do(d.Device, &block.Request{Op: r.Op, Off: r.Off + int64(at), Data: r.Data[at:end]})
+			runtime.Gosched()
+		}
+		r.Done.RequestDone(r)
+	}()
 }
 
 // TestReadOnly checks DATA PROTECT of the commands that change the medium (SBC-3 §4.12).
