@@ -59,6 +59,7 @@ func TestEveryPackageHasOneComment(t *testing.T) {
 var layers = []struct{ room, forbidden, reason string }{
 	{"internal/block", "lintel.io/lintel/internal/", "a device knows nothing of what is above it"},
 	{"internal/wire", "lintel.io/lintel/", "wire formats are views on bytes"},
+	{"internal/tlspsk", "lintel.io/lintel/", "TLS knows nothing of what it protects"},
 	{"internal/unit", "lintel.io/lintel/internal/scsi", "the unit serves both command sets and knows neither"},
 	{"internal/unit", "lintel.io/lintel/internal/nvme", "the unit serves both command sets and knows neither"},
 	{"internal/unit", "lintel.io/lintel/internal/iscsi", "the unit knows no transport"},

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests use as peers: initiators, a
-# reference target, and a C compiler for the race detector.
+# Installs the Debian packages that the tests use as peers: initiators, a reference
+# target, other implementations of TLS, and a C compiler for the race detector.
 set -euo pipefail
-want=(libiscsi-bin qemu-utils qemu-block-extra tgt)
+want=(libiscsi-bin qemu-utils qemu-block-extra tgt openssl gnutls-bin nvme-cli)
 missing=()
 for p in "${want[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

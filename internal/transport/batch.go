@@ -81,9 +81,18 @@ func (b *Batch[T]) Reset() {
 	b.store = nil
 }
 
+// vectorWriter is a connection that has a way of its own to write several
+// buffers as one, such as one with TLS.
+type vectorWriter interface {
+	WriteBuffers(vec net.Buffers) error // leaves vec as it is
+}
+
 // Write sends everything.
 func (b *Batch[T]) Write(nc net.Conn) error {
 	b.store = b.vec
+	if w, ok := nc.(vectorWriter); ok {
+		return w.WriteBuffers(b.vec)
+	}
 	if len(b.vec) == 1 {
 		_, err := nc.Write(b.vec[0])
 		return err
