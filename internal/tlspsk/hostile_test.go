@@ -81,7 +81,7 @@ func TestEveryByteMatters(t *testing.T) {
 				run := func(at int, cut bool) (cok, sok bool, sent []byte) {
 					a, b := net.Pipe()
 					m := &meddler{at: at, cut: cut}
-					var client, server net.Conn = a, b
+					client, server := a, b
 					if fromServer {
 						m.Conn, server = b, m
 					} else {

@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -123,7 +124,7 @@ func TestForeignClients(t *testing.T) {
 				fmt.Fprintf(c, "answer %d\n", i)
 			}
 			stdin.Close()
-			if _, err := r.ReadString('\n'); err != io.EOF {
+			if _, err := r.ReadString('\n'); !errors.Is(err, io.EOF) {
 				t.Errorf("the end was no close_notify: %v", err)
 			}
 			c.Close()
@@ -153,7 +154,7 @@ func TestForeignServers(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := tool(t, tc.args[0])
-			port := ""
+			var port string
 			args := tc.args[1:]
 			for i, a := range args {
 				switch a {

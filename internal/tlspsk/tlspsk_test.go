@@ -208,18 +208,18 @@ func TestClose(t *testing.T) {
 	if _, err := c.Write([]byte("x")); !errors.Is(err, ErrClosed) {
 		t.Fatal("written after the end:", err)
 	}
-	if n, err := s.Read(make([]byte, 9)); n != 0 || err != io.EOF {
+	if n, err := s.Read(make([]byte, 9)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Fatal(n, err)
 	}
 	exchange(t, s, c)
 	s.Close()
-	if _, err := c.Read(make([]byte, 9)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 9)); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 
 	c, s = pair(t, key128)
 	c.Conn.Close()
-	if _, err := s.Read(make([]byte, 9)); err != io.ErrUnexpectedEOF {
+	if _, err := s.Read(make([]byte, 9)); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatal("a cut looks like the end:", err)
 	}
 }
