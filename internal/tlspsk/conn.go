@@ -282,7 +282,7 @@ func (c *Conn) fill(need int) error {
 		if n > 0 {
 			continue
 		}
-		if err == io.EOF && c.w > c.r || err == io.EOF && c.done.Load() {
+		if errors.Is(err, io.EOF) && (c.w > c.r || c.done.Load()) {
 			return io.ErrUnexpectedEOF
 		}
 		if err != nil {
