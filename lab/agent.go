@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ type runRequest struct {
 type Result struct {
 	Stdout string `json:"stdout"`
 	Stderr string `json:"stderr"`
-	// Code is the exit code, -1 for a command that a signal ended.
+	// Code is the exit code, minus the signal's number for a command that a signal ended.
 	Code int `json:"code"`
 	// TimedOut says that the command was killed because its time was over.
 	TimedOut bool          `json:"timedOut,omitempty"`
@@ -132,7 +133,7 @@ func (a *agent) run(w http.ResponseWriter, r *http.Request) {
 	err := cmd.Run()
 	result := Result{Took: time.Since(start), TimedOut: errors.Is(ctx.Err(), context.DeadlineExceeded), Code: -1}
 	if cmd.ProcessState != nil {
-		result.Code = cmd.ProcessState.ExitCode()
+		result.Code = exitCode(cmd.ProcessState)
 	} else if err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
@@ -189,9 +190,17 @@ func ended(p *process) bool {
 func (p *process) state() ProcessState {
 	s := ProcessState{Pid: p.cmd.Process.Pid, Running: !ended(p), Log: p.log}
 	if !s.Running {
-		s.Code = p.cmd.ProcessState.ExitCode()
+		s.Code = exitCode(p.cmd.ProcessState)
 	}
 	return s
+}
+
+// exitCode is Result.Code of a process that has ended.
+func exitCode(s *os.ProcessState) int {
+	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return -int(status.Signal())
+	}
+	return s.ExitCode()
 }
 
 func (a *agent) named(w http.ResponseWriter, r *http.Request) *process {
@@ -257,6 +266,12 @@ func (a *agent) writeFile(w http.ResponseWriter, r *http.Request) {
 func writeStream(path string, from io.Reader, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
+	}
+	if mode&0o111 != 0 {
+		// A child that is forked meanwhile has the file open for writing until it
+		// executes its program, and as long nobody can execute the file.
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".lab-")
 	if err != nil {

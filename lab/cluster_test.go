@@ -31,21 +31,10 @@ func (c *cluster) share(t *testing.T, name, size string) (disks [2]string) {
 	return disks
 }
 
-var starting sync.Mutex
-
-// alone starts a lab while no other one is started: a file that is written as a process
-// forks cannot be executed, and the start of a lab does both.
-func alone(start func() *san) *san {
-	starting.Lock()
-	defer starting.Unlock()
-	return start()
-}
-
 // TestCluster checks what two hosts that share volumes build on: reservations, COMPARE
 // AND WRITE, and the cluster locks of LVM and sanlock (SPC-4 §5.13, §6.16, SBC-3 §5.2).
 func TestCluster(t *testing.T) {
-	t.Parallel() // it waits for most of its time, for a lease to run out
-	c := &cluster{san: alone(func() *san { return loggedIn(t, "host1", "host2") })}
+	c := &cluster{san: loggedIn(t, "host1", "host2")}
 	for i, name := range []string{"host1", "host2"} {
 		c.hosts[i] = c.Machine(name)
 		sh(t, c.hosts[i], "pkill -x multipathd; sleep 0.2") // the disks as such
@@ -303,7 +292,7 @@ func mirror(t *testing.T, c *cluster, legs [][2]string) {
 		mdadm --create /dev/md0 --run --quiet --homehost=any --metadata=1.2 --bitmap=internal --level=1 --raid-devices=2 %s %s 2>&1
 		mdadm --wait /dev/md0 || true; grep -q '\[UU\]' /proc/mdstat`, legs[0][0], legs[1][0])
 	load := startLoad(t, h, "/dev/md0", "--size=8m")
-	time.Sleep(time.Second)
+	written(t, h, "/dev/md0")
 	lun := fmt.Sprint(c.next - 2)
 	c.lintel(t, "unmap", "leg-b", h.Name, "--yes")
 	sh(t, h, `for i in $(seq 300); do grep -q '\[U_\]' /proc/mdstat && exit 0; sleep 0.1; done; cat /proc/mdstat; exit 1`)

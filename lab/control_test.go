@@ -26,6 +26,7 @@ func pair() lab.Topology {
 }
 
 func TestControl(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t, pair())
 	one, two := l.Machine("one"), l.Machine("two")
 	ctx := within(t, 5*time.Minute)
@@ -160,16 +161,17 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	if os.Getenv(lab.TestVariable) == "" {
 		t.Skipf("starts a lab of guests: set %s=1 (make lab-test)", lab.TestVariable)
 	}
+	t.Parallel()
 	images, err := lab.BuildImages(within(t, 20*time.Minute), func(string) {})
 	must(t, err)
 	images.Root = "/dev/null"
 	program, err := os.Executable()
 	must(t, err)
 	broken := pair()
-	broken.Name = "broken"
+	broken.Name = fmt.Sprintf("broken-%d", os.Getpid())
 	_, err = lab.Start(within(t, time.Minute), broken, lab.Options{Program: program, Images: images})
 	if err == nil {
 		t.Fatal("a lab without a root file system started")
 	}
-	nothingLeft(t, "broken")
+	nothingLeft(t, broken.Name)
 }

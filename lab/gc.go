@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,11 +26,11 @@ func List() ([]string, error) {
 
 // CollectGarbage removes what is left of labs that run no more, and returns their
 // names. That is only their folders: processes and networks of a lab end with its
-// keeper, whatever happens.
-func CollectGarbage() ([]string, error) {
+// keeper, whatever happens. A dry run only returns the names.
+func CollectGarbage(dryRun bool) ([]string, error) {
 	_, dead, err := inventory()
-	if err != nil {
-		return nil, err
+	if err != nil || dryRun {
+		return dead, err
 	}
 	for _, name := range dead {
 		if err := os.RemoveAll(filepath.Join(BaseDir(), name)); err != nil {
@@ -36,6 +38,88 @@ func CollectGarbage() ([]string, error) {
 		}
 	}
 	return dead, nil
+}
+
+// cachedImage is the name of an image in the cache.
+var cachedImage = regexp.MustCompile(`^(kernel|kernel-given|root)-[0-9a-f]{16}$`)
+
+// CollectImages removes the images whose recipe is not that of this program and which
+// no lab uses, and returns their paths. A kernel named by KernelVariable counts as
+// wanted, so do the lab's own even then. A dry run only returns the paths.
+func CollectImages(dryRun bool) ([]string, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	wanted := []image{kernelImage(), rootImage()}
+	if given := os.Getenv(KernelVariable); given != "" {
+		wanted = append(wanted, givenKernel(given))
+	}
+	keep := map[string]bool{}
+	for _, i := range wanted {
+		path, err := i.path(cache)
+		if err != nil {
+			return nil, err
+		}
+		keep[path] = true
+	}
+	entries, err := os.ReadDir(cache)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cache folder: %w", err)
+	}
+	var removed []string
+	for _, e := range entries {
+		// A build that failed leaves no image, but a lock and a log.
+		name, _ := strings.CutSuffix(e.Name(), ".lock")
+		path := filepath.Join(cache, name)
+		if keep[path] || !cachedImage.MatchString(name) {
+			continue
+		}
+		keep[path] = true
+		err := removeImage(path, dryRun)
+		if errors.Is(err, errLocked) {
+			continue
+		}
+		if err != nil {
+			return removed, fmt.Errorf("remove %s: %w", path, err)
+		}
+		removed = append(removed, path)
+	}
+	return removed, nil
+}
+
+// removeImage removes an image and what belongs to it, or fails with errLocked where it
+// is being built or used.
+func removeImage(path string, dryRun bool) error {
+	unlock, err := tryLock(path+".lock", os.O_CREATE|os.O_RDWR, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	release, err := tryLock(path, os.O_RDONLY, unix.LOCK_EX)
+	if err == nil {
+		defer release()
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if dryRun {
+		return nil
+	}
+	return errors.Join(os.RemoveAll(path+".build"), os.RemoveAll(path), os.RemoveAll(path+".log"), os.Remove(path+".lock"))
+}
+
+// use keeps the images from being removed until they are released.
+func (i Images) use() (release func(), err error) {
+	kernel, err := tryLock(i.Kernel, os.O_RDONLY, unix.LOCK_SH)
+	if err != nil {
+		return nil, fmt.Errorf("lab: kernel: %w", err)
+	}
+	root, err := tryLock(i.Root, os.O_RDONLY, unix.LOCK_SH)
+	if err != nil {
+		kernel()
+		return nil, fmt.Errorf("lab: root file system: %w", err)
+	}
+	return func() { kernel(); root() }, nil
 }
 
 // inventory tells labs that live from those that do not.

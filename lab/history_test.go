@@ -263,6 +263,7 @@ func (c *contended) history(t *testing.T, lun uint16, disturb func(t *testing.T)
 // TestLinearizable checks reads, writes and COMPARE AND WRITE of two hosts on the same
 // blocks while their paths and the array's process fail (SBC-3 §5.2, RFC 7143 §6.3.5).
 func TestLinearizable(t *testing.T) {
+	t.Parallel()
 	s := &san{Lab: lab.New(t, lab.Topology{
 		Name:     "history",
 		Networks: []string{"san-a", "san-b"},

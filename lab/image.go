@@ -172,28 +172,48 @@ func (w *stepWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// errLocked says that somebody else has a lock.
+var errLocked = errors.New("it is locked")
+
 // lockFile waits for an exclusive lock on a file, which is made.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+		unlock, err := tryLock(path, os.O_CREATE|os.O_RDWR, unix.LOCK_EX)
+		if !errors.Is(err, errLocked) {
+			return unlock, err
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// tryLock locks a file, as flock(2) says, or fails with errLocked.
+func tryLock(path string, flags, how int) (unlock func(), err error) {
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	if err == nil {
+		// Whoever had the lock before may have removed the file.
+		var locked, there os.FileInfo
+		if locked, err = f.Stat(); err == nil {
+			if there, err = os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(locked, there) {
+				err = unix.EWOULDBLOCK
+			}
+		}
+	}
+	if err == nil {
+		return func() { f.Close() }, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, errLocked
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
 // buildStep runs a program of a build in a folder, at low priority and in C locale.

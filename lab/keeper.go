@@ -33,6 +33,16 @@ type order struct {
 	BootTimeout time.Duration `json:"bootTimeout"`
 }
 
+// order reads the keeper's order.
+func (l layout) order() (order, error) {
+	var o order
+	text, err := os.ReadFile(l.topology())
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	return o, err
+}
+
 // Status is what a lab is and how it does.
 type Status struct {
 	Name    string        `json:"name"`
@@ -86,13 +96,15 @@ func Keep(ctx context.Context, dir string, lifeline io.Reader) error {
 		return watchKeeper(l)
 	}
 	k := &keeper{layout: l, lab: newAgent(l.path("log"))}
-	text, err := os.ReadFile(l.topology())
+	var err error
+	if k.order, err = l.order(); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	release, err := k.order.Images.use()
 	if err != nil {
-		return fmt.Errorf("lab: %w", err)
+		return err
 	}
-	if err := json.Unmarshal(text, &k.order); err != nil {
-		return fmt.Errorf("lab: %w", err)
-	}
+	defer release()
 	ctx, k.stop = context.WithCancel(ctx)
 	defer k.stop()
 	k.status = Status{Name: filepath.Base(dir), Started: time.Now()}

@@ -58,7 +58,7 @@ func Start(ctx context.Context, t Topology, o Options) (*Lab, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	if _, err := CollectGarbage(); err != nil {
+	if _, err := CollectGarbage(false); err != nil {
 		return nil, err
 	}
 	l, err := launch(t, o)
@@ -200,13 +200,9 @@ func Attach(name string) (*Lab, error) {
 		return nil, fmt.Errorf("lab name %q", name)
 	}
 	l := &Lab{layout: layout{filepath.Join(BaseDir(), name)}}
-	text, err := os.ReadFile(l.layout.topology())
+	o, err := l.layout.order()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("no lab %s: %w", name, os.ErrNotExist)
-	}
-	var o order
-	if err == nil {
-		err = json.Unmarshal(text, &o)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)

@@ -2,19 +2,59 @@ package lab_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lintel.io/lintel/lab"
 )
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childVariable); name != "" {
+		holdLab(name)
+	}
+	if len(os.Args) > 2 && os.Args[1] == "lab" && os.Args[2] == "keep" {
+		// A lab whose program is the test binary: see TestStartThatFailsLeavesNothing.
+		if err := lab.Keep(context.Background(), os.Args[3], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", fmt.Sprint(labsAtOnce())); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// labsAtOnce is how many labs the tests have at a time: they wait more than they
+// work, for leases and timeouts, and three guests of 512 MiB are the most of one lab.
+func labsAtOnce() int {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 1
+	}
+	memory := int(uint64(info.Totalram) * uint64(info.Unit) >> 20)
+	return max(1, min(2*runtime.NumCPU(), memory/2048))
+}
 
 // san is what the tests of one lab work with.
 type san struct {
 	*lab.Lab
 	array *lab.Array
 	host  *lab.Machine
+	disk  *lab.FaultyDisk // below the array's file system, of onHead
 }
 
 // within returns a context that ends after d.
@@ -79,6 +119,7 @@ func (s *san) lintel(t testing.TB, args ...string) string {
 // hostSide starts a lab whose array runs on the host side, the quickest one there is,
 // with the given guests as initiators.
 func hostSide(t *testing.T, hosts ...string) *san {
+	t.Parallel()
 	topology := lab.Topology{Name: "host-side", Networks: []string{"san-a", "san-b"}}
 	for _, h := range hosts {
 		topology.Guests = append(topology.Guests, lab.GuestSpec{Name: h, Role: "host"})

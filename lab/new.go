@@ -29,25 +29,25 @@ const TestVariable = "LINTEL_LAB"
 // that of the source tree.
 const ProgramVariable = "LINTEL_LAB_PROGRAM"
 
-// builtProgram builds lintel once for all tests of a process.
-var builtProgram = sync.OnceValues(func() (string, error) {
+// builtProgram builds lintel once for all tests of a process. Other processes may
+// build theirs at the same time, so each has a file of its own, and it is removed at
+// once so that it ends with the process.
+var builtProgram = sync.OnceValues(func() (*os.File, error) {
 	if given := os.Getenv(ProgramVariable); given != "" {
-		return filepath.Abs(given)
+		return os.Open(given)
 	}
-	cache, err := CacheDir()
+	dir, err := os.MkdirTemp("", "lintel-lab-program-")
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("build lintel: %w", err)
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("cache folder: %w", err)
-	}
-	out := filepath.Join(cache, "lintel")
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "lintel")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", out, "lintel.io/lintel/cmd/lintel")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build lintel: %w\n%s", err, text)
+		return nil, fmt.Errorf("build lintel: %w\n%s", err, text)
 	}
-	return out, nil
+	return os.Open(out)
 })
 
 // New starts a lab with the lintel of this source tree and ends it with the test. The
@@ -67,7 +67,7 @@ func New(t TB, topology Topology) *Lab {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	l, err := Start(ctx, topology, Options{Program: program, Images: images})
+	l, err := Start(ctx, topology, Options{Program: fmt.Sprintf("/proc/self/fd/%d", program.Fd()), Images: images})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

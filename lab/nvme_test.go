@@ -17,6 +17,7 @@ func nvmeName(m *lab.Machine) string { return "nqn.2026-11.io.lintel.lab:" + m.N
 // host1 as NVMe host and host2 as iSCSI initiator of the same array.
 func nvmeSAN(t *testing.T) *san {
 	t.Helper()
+	t.Parallel()
 	s := &san{Lab: lab.New(t, lab.Topology{
 		Name:     "nvme",
 		Networks: []string{"san-a", "san-b"},

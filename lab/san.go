@@ -165,7 +165,7 @@ func (m *Machine) Login(ctx context.Context, portals ...string) error {
 			return err
 		}
 	}
-	_, err := m.Run(ctx, "udevadm", "settle", "-t", "10")
+	_, err := m.Run(ctx, "udevadm", "settle", "-t", "60")
 	return err
 }
 

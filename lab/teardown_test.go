@@ -3,7 +3,6 @@ package lab_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,21 +18,6 @@ import (
 
 // childVariable makes the test binary a process that starts a lab and waits.
 const childVariable = "LINTEL_LAB_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if name := os.Getenv(childVariable); name != "" {
-		holdLab(name)
-	}
-	if len(os.Args) > 2 && os.Args[1] == "lab" && os.Args[2] == "keep" {
-		// A lab whose program is the test binary: see TestStartThatFailsLeavesNothing.
-		if err := lab.Keep(context.Background(), os.Args[3], os.Stdin); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 // child is the TB of holdLab.
 type child struct{ testing.TB }
@@ -64,6 +48,7 @@ func TestNothingStays(t *testing.T) {
 	if os.Getenv(lab.TestVariable) == "" {
 		t.Skipf("starts a lab of guests: set %s=1 (make lab-test)", lab.TestVariable)
 	}
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run("after "+signal.String(), func(t *testing.T) {
 			program, err := os.Executable()
@@ -111,7 +96,7 @@ func TestNothingStays(t *testing.T) {
 				t.Fatalf("processes are left: %q", processesOf(l.Name()))
 			}
 		}
-		_, err := lab.CollectGarbage()
+		_, err := lab.CollectGarbage(false)
 		must(t, err)
 	})
 }

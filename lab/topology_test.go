@@ -161,12 +161,59 @@ func TestInventory(t *testing.T) {
 	if err := os.Chtimes(old.dir, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	dead, err := CollectGarbage()
+	if _, err := CollectGarbage(true); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := CollectGarbage(false)
 	if err != nil || !slices.Equal(dead, []string{"crashed", "never", "old"}) {
 		t.Errorf("garbage %q, error %v", dead, err)
 	}
 	live, err := List()
 	if err != nil || !slices.Equal(live, []string{"running", "starting", "young"}) {
 		t.Errorf("labs %q, error %v", live, err)
+	}
+}
+
+// Images of old recipes are garbage unless they are built or used.
+func TestCollectImages(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("LINTEL_LAB_CACHE", cache)
+	t.Setenv(KernelVariable, "")
+	current, err := rootImage().path(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := func(name string) string { return filepath.Join(cache, name+"-0123456789abcdef") }
+	for _, path := range []string{current, old("root"), old("kernel"), old("kernel-given"), old("notes")} {
+		for _, suffix := range []string{"", ".lock", ".log"} {
+			if err := os.WriteFile(path+suffix, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	release, err := Images{Kernel: old("kernel"), Root: current}.use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := lockFile(t.Context(), old("kernel-given")+".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dryRun := range []bool{true, false} {
+		if got, err := CollectImages(dryRun); err != nil || !slices.Equal(got, []string{old("root")}) {
+			t.Errorf("dry run %t: garbage %q, error %v", dryRun, got, err)
+		}
+	}
+	release()
+	built()
+	if got, err := CollectImages(false); err != nil || !slices.Equal(got, []string{old("kernel"), old("kernel-given")}) {
+		t.Errorf("garbage %q, error %v", got, err)
+	}
+	left, err := filepath.Glob(filepath.Join(cache, "*"))
+	if err != nil || !slices.Equal(left, []string{old("notes"), old("notes") + ".lock", old("notes") + ".log", current, current + ".lock", current + ".log"}) {
+		t.Errorf("left %q, error %v", left, err)
+	}
+	if _, err := (Images{Kernel: old("kernel"), Root: current}).use(); err == nil {
+		t.Error("an image that is gone can be used")
 	}
 }

@@ -349,20 +349,29 @@ func (a *app) labDownCommand() *cobra.Command {
 }
 
 func (a *app) labGCCommand() *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what a crashed machine left of labs",
-		Long: `Removes the folders of labs that do not run. Processes and networks of a lab end with
-it whatever happens; only a crash of the machine, or SIGKILL of the lab's first
-process, leaves its folder.`,
-		Example: "  lintel lab gc",
+		Short: "Remove what labs left and images of old recipes",
+		Long: `Removes the folders of labs that do not run, and the cached kernels and root file
+systems that this program would not start a guest from and that no lab uses. Processes
+and networks of a lab end with it whatever happens; only a crash of the machine, or
+SIGKILL of the lab's first process, leaves its folder.`,
+		Example: "  lintel lab gc --dry-run\n  lintel lab gc",
 		Args:    takes(""),
 		RunE: func(*cobra.Command, []string) error {
-			names, err := lab.CollectGarbage()
-			for _, name := range names {
-				a.say("Removed what was left of lab %s.", name)
+			labs, err := lab.CollectGarbage(dryRun)
+			verb := map[bool]string{false: "Removed", true: "Would remove"}[dryRun]
+			for _, name := range labs {
+				a.say("%s what was left of lab %s.", verb, name)
 			}
-			return err
+			images, imagesErr := lab.CollectImages(dryRun)
+			for _, path := range images {
+				a.say("%s %s.", verb, path)
+			}
+			return errors.Join(err, imagesErr)
 		},
 	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be removed")
+	return cmd
 }

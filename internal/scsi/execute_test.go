@@ -184,8 +184,8 @@ func TestIOSense(t *testing.T) {
 		want wire.Sense
 	}{
 		{&block.Error{Op: block.Read, Kind: block.KindMedium, Off: 4096}, wire.Sense{Key: 3, Code: 0x1100, Information: 8, HasInfo: true}},
-		{&block.Error{Op: block.Flush, Kind: block.KindMedium, Off: -1}, wire.Sense{Key: 3, Code: 0x0C00}},
-		{&block.Error{Op: block.Write, Kind: block.KindMedium, Off: 512}, wire.Sense{Key: 3, Code: 0x0C00, Information: 1, HasInfo: true}},
+		{&block.Error{Op: block.Flush, Kind: block.KindMedium, Off: -1}, wire.Sense{Key: 4, Code: 0x0C02}},
+		{&block.Error{Op: block.Write, Kind: block.KindMedium, Off: 512}, wire.Sense{Key: 4, Code: 0x0C02, Information: 1, HasInfo: true}},
 		{&block.Error{Kind: block.KindNoSpace}, wire.Sense{Key: 7, Code: 0x2707}},
 		{&block.Error{Kind: block.KindReadOnly}, wire.Sense{Key: 7, Code: 0x2700}},
 		{&block.Error{Kind: block.KindGone}, wire.Sense{Key: 2, Code: 0x0401}},

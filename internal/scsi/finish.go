@@ -69,9 +69,10 @@ func (t *Task) FailField(inData bool, byteOffset, bit int) {
 }
 
 // FailIO ends the task with the sense that a device error stands for:
-// KindMedium 3/11/00 or 3/0C/00 with the LBA of the first bad block, where known, in INFORMATION, KindNoSpace 7/27/07
-// (DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT), KindReadOnly 7/27/00,
-// KindGone 2/04/01 while it may come back, else 4/44/00.
+// KindMedium 3/11/00 for a read and 4/0C/02 for all else, with the LBA of the first bad
+// block, where known, in INFORMATION, KindNoSpace 7/27/07 (DATA PROTECT, SPACE
+// ALLOCATION FAILED WRITE PROTECT), KindReadOnly 7/27/00, KindGone 2/04/01 while it may
+// come back, else 4/44/00.
 func (t *Task) FailIO(err error) { t.Fail(t.IOSense(err)) }
 
 // IOSense returns the sense that FailIO ends a task with.
@@ -82,7 +83,9 @@ func (t *Task) IOSense(err error) Sense {
 		var e *block.Error
 		if errors.As(err, &e) {
 			if e.Op != block.Read {
-				s.Code = wire.WriteError
+				// A host takes a write that failed with MEDIUM ERROR for the
+				// failure of its path (Linux does), and tries the paths in turn for ever.
+				s.Key, s.Code = wire.KeyHardwareError, wire.WriteError
 			}
 			s.Information, s.HasInfo = uint64(max(e.Off, 0))>>t.LU.unit.BlockShift(), e.Off >= 0
 		}

@@ -191,7 +191,7 @@ func TestBlockZeroToken(t *testing.T) {
 		t.Error("zeroed too much")
 	}
 	r.probes[0].fail[block.Discard] = block.KindMedium
-	r.want(r.writeToken(0, 1, writeParameters(0, 0, zero, blockRange{4, 1})), wire.KeyMediumError, wire.WriteError)
+	r.want(r.writeToken(0, 1, writeParameters(0, 0, zero, blockRange{4, 1})), wire.KeyHardwareError, wire.WriteError)
 }
 
 // TestTokenAccess checks WRITE USING TOKEN, what stands against it (SPC-4 §5.13.3, SBC-3 §4.17).

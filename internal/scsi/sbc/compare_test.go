@@ -76,7 +76,7 @@ func TestCompareAndWriteError(t *testing.T) {
 	f.Inject(blocktest.Fault{Ops: []block.Op{block.Read}, Kind: block.KindMedium, Count: 1})
 	r.fails(compareCDB(0, 1), r.fill(2, 0), wire.KeyMediumError, wire.UnrecoveredReadError)
 	f.Inject(blocktest.Fault{Ops: []block.Op{block.Write}, Kind: block.KindMedium, Count: 1})
-	r.fails(compareCDB(0, 1), r.fill(2, 0), wire.KeyMediumError, wire.WriteError)
+	r.fails(compareCDB(0, 1), r.fill(2, 0), wire.KeyHardwareError, wire.WriteError)
 	r.good(compareCDB(0, 1), r.fill(2, 0)) // the range was given back
 }
 

@@ -230,7 +230,7 @@ func TestReadError(t *testing.T) {
 		code uint16
 	}{
 		{block.KindIO, wire.KeyHardwareError, wire.InternalTargetFailure},
-		{block.KindMedium, wire.KeyMediumError, wire.WriteError},
+		{block.KindMedium, wire.KeyHardwareError, wire.WriteError},
 		{block.KindNoSpace, wire.KeyDataProtect, wire.SpaceAllocationFailed},
 		{block.KindReadOnly, wire.KeyDataProtect, wire.WriteProtected},
 	} {

@@ -34,7 +34,7 @@ const (
 	SanitizeInProgress              uint16 = 0x041B
 	PowerTransition                 uint16 = 0x041A
 	WarningSpecifiedTemperature     uint16 = 0x0B01
-	WriteError                      uint16 = 0x0C00
+	WriteError                      uint16 = 0x0C02
 	ThirdPartyDeviceFailure         uint16 = 0x0D01
 	CopyTargetNotReachable          uint16 = 0x0D02
 	IncorrectCopyTargetType         uint16 = 0x0D03
@@ -116,7 +116,7 @@ var ascNames = map[uint16]string{
 	SanitizeInProgress:              "LOGICAL UNIT NOT READY, SANITIZE IN PROGRESS",
 	PowerTransition:                 "LOGICAL UNIT NOT READY, START STOP UNIT COMMAND IN PROGRESS",
 	WarningSpecifiedTemperature:     "WARNING - SPECIFIED TEMPERATURE EXCEEDED",
-	WriteError:                      "WRITE ERROR",
+	WriteError:                      "WRITE ERROR - AUTO REALLOCATION FAILED",
 	ThirdPartyDeviceFailure:         "THIRD PARTY DEVICE FAILURE",
 	CopyTargetNotReachable:          "COPY TARGET DEVICE NOT REACHABLE",
 	IncorrectCopyTargetType:         "INCORRECT COPY TARGET DEVICE TYPE",
