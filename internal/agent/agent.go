@@ -132,7 +132,7 @@ func (a *Agent) openPools() error {
 		pools = append(pools, p)
 		doc := p.Document()
 		if twin := a.pools[doc.ID]; twin != nil { // State refuses it
-			defer twin.Close()
+			defer func() { _ = twin.Close() }() // nothing was written
 		}
 		a.pools[doc.ID] = p
 		for _, problem := range p.Problems() {

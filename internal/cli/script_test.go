@@ -201,8 +201,7 @@ func (p *fakePlane) Status(context.Context, ...string) (*agent.Status, error) {
 }
 
 func (p *fakePlane) volume(v *array.Volume) agent.VolumeStatus {
-	switch {
-	case v.Name == "broken":
+	if v.Name == "broken" {
 		return agent.VolumeStatus{Reason: "the backing file is missing"}
 	}
 	status := agent.VolumeStatus{Online: true, UsedBytes: 3 << 19}

@@ -68,7 +68,7 @@ func call[Req, Res any](ctx context.Context, c *Client, procedure string, req *R
 // explain says what is wrong with the data plane.
 func (c *Client) explain(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return fmt.Errorf("%w: %s: %w", agent.ErrNoAnswer, c.name, op.Err)
+		return fmt.Errorf("%w: %s: %s", agent.ErrNoAnswer, c.name, op.Err.Error())
 	}
 	known, ok := errors.AsType[*connect.Error](err)
 	switch {
@@ -77,7 +77,8 @@ func (c *Client) explain(err error) error {
 	case ok && connect.IsWireError(err):
 		return refusal{fmt.Errorf("the target refuses: %s", known.Message())}
 	}
-	return fmt.Errorf("%w: %s: %w", agent.ErrNoAnswer, c.name, err)
+	// A connection that breaks can look like a caller who has gone: its kind is not passed on.
+	return fmt.Errorf("%w: %s: %s", agent.ErrNoAnswer, c.name, err.Error())
 }
 
 func brief(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -22,6 +22,7 @@ import (
 // on the devices, where it can be staged.)
 type ledger struct {
 	mu    sync.Mutex
+	count int // of acknowledged writes
 	acked []uint64
 	open  []map[uint64]struct{} // sent since
 }
@@ -49,8 +50,16 @@ func (l *ledger) sent(block, gen uint64) {
 func (l *ledger) done(block, gen uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.count++
 	l.acked[block] = gen
 	clear(l.open[block])
+}
+
+// acknowledged returns the number of writes that were acknowledged.
+func (l *ledger) acknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
 }
 
 // settle takes over what was read after a crash as the new truth.
@@ -130,7 +139,6 @@ func TestKillLosesNothing(t *testing.T) {
 	l := newLedger()
 	settings := map[string]bool{} // name of a host -> it must exist (or must not)
 	var generation uint64
-	const writers = 4
 	for round := range rounds {
 		var wg sync.WaitGroup
 		stop := make(chan struct{})
@@ -138,27 +146,7 @@ func TestKillLosesNothing(t *testing.T) {
 		key := uint64(0x1000 + round)
 		s := dial(t, a, iqn)
 		registerKey(t, s, key)
-		for w := range uint64(writers) {
-			base := generation
-			wg.Go(func() {
-				rng := rand.New(rand.NewPCG(uint64(round), w))
-				span := uint64(crashBlocks / writers)
-				from := w * span
-				buf := make([]byte, crashBlock)
-				for gen := base + 1; ; gen++ {
-					block := from + rng.Uint64N(span)
-					pattern(buf, block, gen)
-					l.sent(block, gen)
-					if s.Write(ctx, iscsi.LUN(lun), block, crashBlock, buf) != nil {
-						return
-					}
-					l.done(block, gen)
-					if rng.IntN(16) == 0 && s.Flush(ctx, iscsi.LUN(lun)) != nil {
-						return
-					}
-				}
-			})
-		}
+		writeOn(ctx, &wg, s, l, round, generation)
 		var settingsMu sync.Mutex
 		unknown := map[string]bool{} // changes whose answer the kill cut off
 		wg.Go(func() {
@@ -197,19 +185,7 @@ func TestKillLosesNothing(t *testing.T) {
 		a.Start()
 		s = dial(t, a, iqn)
 		checkKey(t, s, key)
-		buf := make([]byte, crashBlock)
-		for block := range uint64(crashBlocks) {
-			if err := s.Read(context.Background(), iscsi.LUN(lun), block, crashBlock, buf); err != nil {
-				t.Fatalf("round %d: reading block %d: %v", round, block, err)
-			}
-			gen, err := readGeneration(buf, block)
-			if err == nil {
-				err = l.settle(block, gen)
-			}
-			if err != nil {
-				t.Fatalf("round %d: %v", round, err)
-			}
-		}
+		settleAll(t, s, l, round)
 		s.Close()
 		hosts := a.Run("host", "list")
 		for name, want := range settings {
@@ -223,6 +199,50 @@ func TestKillLosesNothing(t *testing.T) {
 	}
 	if generation == 0 || len(settings) < rounds {
 		t.Errorf("only %d settings were changed in %d rounds", len(settings), rounds)
+	}
+}
+
+// writeOn has several writers write and flush until ctx is done or the session ends, each on blocks
+// of its own, with generations from base on.
+func writeOn(ctx context.Context, wg *sync.WaitGroup, s *iscsi.Session, l *ledger, round int, base uint64) {
+	const writers = 4
+	for w := range uint64(writers) {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(round), w))
+			span := uint64(crashBlocks / writers)
+			from := w * span
+			buf := make([]byte, crashBlock)
+			for gen := base + 1; ; gen++ {
+				block := from + rng.Uint64N(span)
+				pattern(buf, block, gen)
+				l.sent(block, gen)
+				if s.Write(ctx, iscsi.LUN(lun), block, crashBlock, buf) != nil {
+					return
+				}
+				l.done(block, gen)
+				if rng.IntN(16) == 0 && s.Flush(ctx, iscsi.LUN(lun)) != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// settleAll reads every block and demands what was acknowledged, or sent since.
+func settleAll(t *testing.T, s *iscsi.Session, l *ledger, round int) {
+	t.Helper()
+	buf := make([]byte, crashBlock)
+	for block := range uint64(crashBlocks) {
+		if err := s.Read(context.Background(), iscsi.LUN(lun), block, crashBlock, buf); err != nil {
+			t.Fatalf("round %d: reading block %d: %v", round, block, err)
+		}
+		gen, err := readGeneration(buf, block)
+		if err == nil {
+			err = l.settle(block, gen)
+		}
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
 	}
 }
 

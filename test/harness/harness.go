@@ -6,7 +6,6 @@ package harness
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -61,30 +59,12 @@ type Array struct {
 	Dir     string   // the data directory
 	Portals []string // address:port
 
+	*Process // nil for an array in two processes
+
 	t      testing.TB
 	args   []string
 	before []string // command that runs lintel, with its arguments
 	server string   // address of the API where the socket is out of reach
-	cmd    *exec.Cmd
-	log    *lockedBuffer
-	done   chan error
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // Serve starts an array with the given number of portals on free loopback
@@ -124,7 +104,7 @@ func newArray(t testing.TB, portals int, args []string) *Array {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Array{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), t: t, args: args, log: &lockedBuffer{}}
+	a := &Array{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), t: t, args: args}
 	for range portals {
 		a.Portals = append(a.Portals, freePort(t))
 	}
@@ -133,17 +113,13 @@ func newArray(t testing.TB, portals int, args []string) *Array {
 
 // run starts the array and ends it with the test.
 func (a *Array) run() {
-	t := a.t
-	t.Helper()
+	a.t.Helper()
+	args := append(slices.Clone(a.before), a.Bin, "serve", "--data-dir", a.Dir)
+	for _, p := range a.Portals {
+		args = append(args, "--portal", p)
+	}
+	a.Process = newProcess(a.t, "lintel serve", append(args, a.args...), func() bool { return a.listens() && a.manages() })
 	a.Start()
-	t.Cleanup(func() {
-		if a.cmd != nil {
-			a.Stop()
-		}
-		if t.Failed() {
-			t.Logf("lintel's log:\n%s", a.Log())
-		}
-	})
 }
 
 func freePort(t testing.TB) string {
@@ -156,41 +132,8 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Start starts the process on its data directory and waits until it accepts
-// logins and management calls.
-func (a *Array) Start() {
-	a.t.Helper()
-	args := append(slices.Clone(a.before), a.Bin, "serve", "--data-dir", a.Dir)
-	for _, p := range a.Portals {
-		args = append(args, "--portal", p)
-	}
-	args = append(args, a.args...)
-	a.cmd = exec.Command(args[0], args[1:]...)
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.cmd.Start(); err != nil {
-		a.t.Fatal(err)
-	}
-	cmd, done := a.cmd, make(chan error, 1)
-	a.done = done
-	go func() { done <- cmd.Wait() }()
-	for end := time.Now().Add(deadline); ; time.Sleep(10 * time.Millisecond) {
-		select {
-		case err := <-done:
-			a.cmd = nil
-			a.t.Fatalf("lintel serve ended: %v\n%s", err, a.Log())
-		default:
-		}
-		if a.ready() {
-			return
-		}
-		if time.Now().After(end) {
-			a.t.Fatalf("lintel serve is not ready after %v\n%s", deadline, a.Log())
-		}
-	}
-}
-
-func (a *Array) ready() bool {
+// listens reports whether every portal takes connections.
+func (a *Array) listens() bool {
 	for _, p := range a.Portals {
 		c, err := net.DialTimeout("tcp", p, time.Second)
 		if err != nil {
@@ -198,47 +141,14 @@ func (a *Array) ready() bool {
 		}
 		c.Close()
 	}
+	return true
+}
+
+// manages reports whether the API answers.
+func (a *Array) manages() bool {
 	_, err := a.Try("volume", "list")
 	return err == nil
 }
-
-// Kill ends the process as a power failure would, with SIGKILL.
-func (a *Array) Kill() {
-	a.t.Helper()
-	if err := a.end(syscall.SIGKILL); err == nil {
-		a.t.Error("lintel serve ended well on SIGKILL")
-	}
-}
-
-// Stop ends the process with SIGTERM and fails the test where it does not end
-// cleanly.
-func (a *Array) Stop() {
-	a.t.Helper()
-	if err := a.end(syscall.SIGTERM); err != nil {
-		a.t.Errorf("lintel serve on SIGTERM: %v", err)
-	}
-}
-
-func (a *Array) end(sig syscall.Signal) error {
-	a.t.Helper()
-	cmd := a.cmd
-	a.cmd = nil
-	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		a.t.Fatal(err)
-	}
-	select {
-	case err := <-a.done:
-		return err
-	case <-time.After(deadline):
-		return errors.Join(fmt.Errorf("still running %v after signal %v", deadline, sig), cmd.Process.Kill())
-	}
-}
-
-// Pid returns the process id.
-func (a *Array) Pid() int { return a.cmd.Process.Pid }
-
-// Log returns what the process printed so far.
-func (a *Array) Log() string { return a.log.String() }
 
 // Run runs a lintel command against the array and returns its output; it fails
 // the test where the command fails.
