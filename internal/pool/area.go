@@ -35,6 +35,7 @@ type pair struct {
 	owner  string
 	offset [2]int64
 	size   int
+	mark   int64 // offset of the mark, 0 for none
 
 	mu       sync.Mutex
 	sequence uint64
@@ -46,10 +47,11 @@ func newPair(f File, name string, kind slotKind, owner string) *pair {
 	p := &pair{file: f, name: name, kind: kind, owner: owner}
 	switch kind {
 	case slotConfig:
-		p.offset, p.size = [2]int64{configOffset, configOffset + configSize}, configSize
+		p.offset, p.size = [2]int64{configOffset, configOffset + configSize}, configSize-blockSize
 	case slotTable:
-		p.offset, p.size = [2]int64{tableOffset, tableOffset + tableSize}, tableSize
+		p.offset, p.size = [2]int64{tableOffset, tableOffset + tableSize}, tableSize-blockSize
 	}
+	p.mark = p.offset[1] + int64(p.size)
 	return p
 }
 
@@ -71,9 +73,53 @@ func (p *pair) readSlot(i int) (slot, error) {
 	return decodeSlot(b, p.kind, p.owner)
 }
 
+// readTries is how often a pair is read that seems to have lost a version: another process
+// may be writing it.
+const readTries = 3
+
 // read returns the content that counts and what is wrong with the rest. It fails
-// where neither slot is valid; where both were never written it fails with errEmpty.
-func (p *pair) read() (slot, []Problem, error) {
+// where neither slot is valid, and where a newer version was acknowledged than the valid ones;
+// where both slots were never written it fails with errEmpty.
+func (p *pair) read() (content slot, problems []Problem, err error) {
+	for range readTries {
+		var marked uint64
+		var damaged []Problem
+		marked, damaged, err = p.readMark() // before the slots, so that it is not ahead of them
+		if err != nil {
+			return slot{}, nil, err
+		}
+		if content, problems, err = p.readSlots(); err != nil {
+			return slot{}, problems, err
+		}
+		problems = append(problems, damaged...)
+		if content.sequence >= marked {
+			return content, problems, nil
+		}
+		err = fmt.Errorf("%s: version %d of the %v was acknowledged, and is lost from slot %c at byte %d: what is left is version %d; "+
+			"bring the file back from a backup, or go on with the older version: dd if=/dev/zero of=%s bs=%d seek=%d count=1 conv=notrunc",
+			p.name, marked, p.kind, 'A'+p.next, p.offset[p.next], content.sequence, p.name, blockSize, p.mark/blockSize)
+	}
+	return slot{}, problems, err
+}
+
+// readMark returns the number in the mark, 0 where there is none.
+func (p *pair) readMark() (uint64, []Problem, error) {
+	if p.mark == 0 {
+		return 0, nil, nil
+	}
+	b := make([]byte, blockSize)
+	if err := readFull(p.file, b, p.mark); err != nil {
+		return 0, nil, err
+	}
+	s, err := decodeSlot(b, p.kind, p.owner)
+	if err != nil && !errors.Is(err, errEmpty) {
+		return 0, []Problem{{Path: p.name, Offset: p.mark, Text: fmt.Sprintf("%v, mark: %v", p.kind, err)}}, nil
+	}
+	return s.sequence, nil, nil
+}
+
+// readSlots returns the content of the newest valid slot and what is wrong with the other.
+func (p *pair) readSlots() (slot, []Problem, error) {
 	var slots [2]slot
 	var errs [2]error
 	for i := range slots {
@@ -135,6 +181,10 @@ func (p *pair) write(part0, part1 []byte) error {
 	}
 	p.sequence++
 	p.next = 1 - p.next
+	if p.mark != 0 {
+		// Where this fails the mark is one behind: a damage may go unnoticed then, no more.
+		_, _ = p.file.WriteAt(encodeSlot(p.kind, p.owner, p.sequence, nil, nil), p.mark)
+	}
 	return nil
 }
 

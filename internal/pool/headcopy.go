@@ -79,6 +79,7 @@ func (h *HeadCopy) load(path string) error {
 	}
 	h.Problems = problems
 	h.pair = newPair(h.file, path, slotConfig, owner)
+	h.pair.mark = 0 // an older copy does no harm
 	content, problems, err := h.pair.read()
 	if errors.Is(err, errEmpty) {
 		return nil

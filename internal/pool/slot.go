@@ -30,6 +30,12 @@ type File interface {
 // of a pair are written in turns, each with the next number and a SHA-256 over
 // its header and payload; the valid one with the higher number counts. A power
 // cut can spoil only the slot that was being written, which nobody was told of.
+//
+// The last block of a pair is its mark: a header without payload whose number is
+// that of a version that was acknowledged. It is written after the version is on stable storage
+// and goes there with the next one, or when the system writes it, so it may be behind
+// but never ahead. A pair whose valid slots are all older than its mark was damaged
+// after it was acknowledged, and is refused: it would silently serve what was true once.
 const (
 	areaVersion  = 1
 	areaSize     = 42 << 20

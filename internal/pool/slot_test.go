@@ -135,7 +135,8 @@ func TestPairModel(t *testing.T) {
 	})
 }
 
-// A flipped bit anywhere in either slot is noticed, and the other slot stands in.
+// A flipped bit anywhere in either slot is noticed. The newer one stands in for the older one,
+// the older one not for the newer one: what was acknowledged would silently be lost.
 func TestEveryBitOfASlotCounts(t *testing.T) {
 	f := newFaultFile()
 	p := testPair(f)
@@ -151,7 +152,8 @@ func TestEveryBitOfASlotCounts(t *testing.T) {
 				f.flip(at, 0x10)
 				continue // behind the end
 			}
-			if err != nil || len(problems) == 0 || string(got.part0) != other {
+			switch lost := err != nil && strings.Contains(err.Error(), "version 2 of the configuration was acknowledged"); {
+			case len(problems) == 0, lost != (i == 1), !lost && string(got.part0) != other:
 				t.Fatalf("slot %d, byte %d: got %.20q, problems %v, error %v", i, off, got.part0, problems, err)
 			}
 			f.flip(at, 0x10)
@@ -216,6 +218,89 @@ func TestPairRefusals(t *testing.T) {
 	super[superVersionAt+3]++
 	if _, err := decodeSuper(super); err == nil || !strings.Contains(err.Error(), "newer program") {
 		t.Errorf("a newer area: %v", err)
+	}
+}
+
+// A mark that is damaged, erased or behind is in nobody's way, and one without slots is not believed.
+func TestMark(t *testing.T) {
+	f := newFaultFile()
+	p := testPair(f)
+	for n := range 3 {
+		if err := p.write(payload(n), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := func() bool {
+		_, _, err := testPair(f).read()
+		return err != nil
+	}
+	mark := make([]byte, blockSize)
+	if _, err := f.ReadAt(mark, p.mark); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name     string
+		mark     []byte
+		problems int
+		lost     bool // where the newest slot is damaged
+	}{
+		{"whole", mark, 0, true},
+		{"behind", encodeSlot(slotConfig, p.owner, 2, nil, nil), 0, false},
+		{"erased", make([]byte, blockSize), 0, false},
+		{"damaged", append([]byte{mark[0] ^ 1}, mark[1:]...), 1, false},
+		{"another pool's", encodeSlot(slotConfig, "p-other", 9, nil, nil), 1, false},
+	} {
+		if _, err := f.WriteAt(c.mark, p.mark); err != nil {
+			t.Fatal(err)
+		}
+		if got, problems, err := testPair(f).read(); err != nil || got.sequence != 3 || len(problems) != c.problems {
+			t.Errorf("%s: got %d, %v, %v", c.name, got.sequence, problems, err)
+		}
+		if err := f.Datasync(); err != nil {
+			t.Fatal(err)
+		}
+		f.flip(p.offset[0]+blockSize, 1) // the newest one
+		if lost() != c.lost {
+			t.Errorf("%s: the lost version is refused: %v, want %v", c.name, !c.lost, c.lost)
+		}
+		f.flip(p.offset[0]+blockSize, 1)
+	}
+	// A pair that goes on with its older version does so with all it needs.
+	f.flip(p.offset[0]+blockSize, 1)
+	older := testPair(f)
+	if got, _, err := older.read(); err != nil || got.sequence != 2 {
+		t.Fatalf("got %d, %v", got.sequence, err)
+	}
+	if err := older.write([]byte("on"), nil); err != nil || lost() {
+		t.Errorf("writing on: %v, lost %v", err, lost())
+	}
+}
+
+// Another process that reads while versions are written finds one of them.
+func TestReadWhileWritten(t *testing.T) {
+	f := newFaultFile()
+	p := testPair(f)
+	if err := p.write(payload(0), nil); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range 200 {
+			if err := p.write(payload(n), nil); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for reading := true; reading; {
+		select {
+		case <-done:
+			reading = false
+		default:
+		}
+		if _, _, err := testPair(f).read(); err != nil && strings.Contains(err.Error(), "acknowledged") {
+			t.Error(err)
+		}
 	}
 }
 
