@@ -50,7 +50,7 @@ func TestIdentifyController(t *testing.T) {
 		{"SGLS", le.Uint32(d[536:]), 1 | 1<<20 | 1<<21},
 		{"IOCCSZ", le.Uint32(d[1792:]), (64 + 8192) / 16},
 		{"IORCSZ", le.Uint32(d[1796:]), 1},
-		{"Write Uncorrectable in ONCS", uint32(d[520] & 2), 0},
+		{"ONCS", uint32(le.Uint16(d[520:])), 0x1BF},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s is %#x, want %#x", c.name, c.got, c.want)
@@ -317,7 +317,7 @@ func TestLogPages(t *testing.T) {
 	}
 	effects := a.Admin.Good(GetLogPage(wire.LogCommandEffects, 4096, 0)).Data
 	if le.Uint32(effects[4*int(wire.AdminIdentify):]) != 1 || le.Uint32(effects[1024+4*int(wire.Write):]) != 3 ||
-		le.Uint32(effects[1024+4*int(wire.Read):]) != 1 || le.Uint32(effects[1024+4*int(wire.ReservationReport):]) != 1 || le.Uint32(effects[1024+4*int(wire.WriteUncorrectable):]) != 0 {
+		le.Uint32(effects[1024+4*int(wire.Read):]) != 1 || le.Uint32(effects[1024+4*int(wire.ReservationReport):]) != 1 || le.Uint32(effects[1024+4*0x3C:]) != 0 {
 		t.Error("commands supported and effects")
 	}
 	if d := a.Admin.Good(GetLogPage(wire.LogLBAStatus, 16, 0)).Data; le.Uint32(d) != 16 {
@@ -339,7 +339,7 @@ func TestGetLBAStatus(t *testing.T) {
 	admin := New(t, Config{}).Attach("a").Admin
 	cmd := Blocks(wire.AdminGetLBAStatus, 1, 0, 1)
 	cmd.CDW[2], cmd.CDW[3], cmd.In = 3, 0x11<<24|8, 16
-	if d := admin.Good(cmd).Data; le.Uint32(d) != 0 || d[4] != 1 {
+	if d := admin.Good(cmd).Data; le.Uint32(d) != 0 || d[4] != 2 {
 		t.Errorf("status % X", d)
 	}
 	admin.Fails(edit(cmd, func(c *Command) { c.NSID = 2 }), wire.InvalidNamespace.DNR())

@@ -102,6 +102,7 @@ const (
 	queueEntry         = 0x66 // SQES: 64 bytes
 	completionEntry    = 0x44 // CQES: 16 bytes
 	onCompare          = 1 << 0
+	onUncorrectable    = 1 << 1
 	onDatasetMgmt      = 1 << 2
 	onWriteZeroes      = 1 << 3
 	onSelect           = 1 << 4
@@ -153,7 +154,7 @@ func (c *Controller) identifyController(b []byte) {
 	le.PutUint32(b[348:], anaGroups)
 	b[512], b[513] = queueEntry, completionEntry
 	le.PutUint32(b[516:], maxNSID)
-	le.PutUint16(b[520:], onCompare|onDatasetMgmt|onWriteZeroes|onSelect|onReservations|onVerify|onCopy)
+	le.PutUint16(b[520:], onCompare|onUncorrectable|onDatasetMgmt|onWriteZeroes|onSelect|onReservations|onVerify|onCopy)
 	le.PutUint16(b[522:], fusesCompareWrite)
 	b[525] = volatileWriteCache
 	// AWUN and AWUPF are zero: one block is what is atomic, reads included.

@@ -24,6 +24,7 @@ func init() {
 		wire.Write:               {run: runWrite, access: write, changes: true},
 		wire.Read:                {run: runRead, access: read},
 		wire.Compare:             {run: runCompare, access: read},
+		wire.WriteUncorrectable:  {run: runWriteUncorrectable, access: write, changes: true},
 		wire.WriteZeroes:         {run: runWriteZeroes, access: write, changes: true},
 		wire.DatasetManagement:   {run: runDatasetManagement, access: write, changes: true},
 		wire.Verify:              {run: runVerify, access: read},

@@ -3,6 +3,7 @@ package nvme_test
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"lintel.io/lintel/internal/block"
@@ -64,7 +65,7 @@ func TestReadWrite(t *testing.T) {
 		directive := Write(1, 0, fill(size, 1), size)
 		directive.CDW[2] |= 1 << 20
 		io.Fails(directive, wire.InvalidField.DNR())
-		io.Fails(Command{Opcode: wire.WriteUncorrectable, NSID: 1}, wire.InvalidOpcode.DNR())
+		io.Fails(Command{Opcode: 0x3C, NSID: 1}, wire.InvalidOpcode.DNR())
 	})
 }
 
@@ -98,6 +99,66 @@ func TestSGL(t *testing.T) {
 	if got := io.Good(Read(1, 0, 1, 512)).Data; got[0] != 1 {
 		t.Error("a refused write has written")
 	}
+}
+
+// TestWriteUncorrectable checks that blocks marked by Write Uncorrectable cannot be read in any way, and
+// are listed, until they are written (NVMe NVM 1.0 §3.2.7, §4.2.1).
+func TestWriteUncorrectable(t *testing.T) {
+	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
+		admin := b.AttachAdmin(Connect{Host: NewHost("b")}).Admin
+		mark := func(lba uint64, blocks uint32) Command { return Blocks(wire.WriteUncorrectable, 1, lba, blocks) }
+		listed := func(want ...uint32) {
+			t.Helper()
+			cmd := Blocks(wire.AdminGetLBAStatus, 1, 0, 1)
+			cmd.CDW[2], cmd.CDW[3], cmd.In = 8/4+3*16/4-1, 0x11<<24, 8+3*16
+			d := admin.Good(cmd).Data
+			var got []uint32
+			for i := range le.Uint32(d) {
+				got = append(got, le.Uint32(d[8+16*i:]), le.Uint32(d[16+16*i:])+1)
+			}
+			if !slices.Equal(got, want) || d[4] != 2 {
+				t.Errorf("marked %d, want %d; completion %d", got, want, d[4])
+			}
+		}
+		bad := wire.UnrecoveredRead.DNR()
+		io.Good(Write(1, 0, fill(32*size, 1), size))
+		io.Good(mark(8, 4))
+		io.Good(mark(16, 2))
+		io.Good(mark(18, 1))
+		listed(8, 4, 16, 3)
+		io.Good(Read(1, 0, 8, size))
+		io.Good(Read(1, 12, 4, size))
+		for _, cmd := range []Command{
+			Read(1, 0, 32, size), Read(1, 11, 1, size), Compare(1, 8, fill(size, 1), size), Blocks(wire.Verify, 1, 0, 9),
+		} {
+			io.Fails(cmd, bad)
+		}
+		first, second := Compare(1, 18, fill(size, 1), size), Write(1, 18, fill(size, 2), size)
+		first.Fuse, second.Fuse = wire.FuseFirst, wire.FuseSecond
+		pairRun{io.Start(first), io.Start(second)}.want(t, bad, wire.AbortedFailedFused.DNR())
+		io.Good(Write(1, 9, fill(size, 2), size))
+		io.Good(Blocks(wire.WriteZeroes, 1, 16, 2))
+		listed(8, 1, 10, 2, 18, 1)
+		if d := io.Good(Read(1, 9, 1, size)).Data; !bytes.Equal(d, fill(size, 2)) {
+			t.Error("a block that was written is not what was written")
+		}
+		io.Good(Write(1, 0, fill(32*size, 3), size))
+		listed()
+		io.Good(Read(1, 0, 32, size))
+		io.Fails(mark(2047, 2), wire.LBAOutOfRange.DNR())
+		const most = 256
+		for n := range uint64(most) {
+			io.Good(mark(2*n, 1))
+		}
+		io.Fails(mark(2*most, 1), wire.CapacityExceeded.DNR())
+		io.Good(mark(1, 1)) // closes a gap
+		io.Good(mark(2*most, 1))
+		cut := Blocks(wire.AdminGetLBAStatus, 1, 0, 1)
+		cut.CDW[2], cut.CDW[3], cut.In = 8/4+16/4-1, 0x11<<24, 8+16
+		if d := admin.Good(cut).Data; d[4] != 1 || le.Uint32(d) != 1 {
+			t.Errorf("a list cut short: % X", d)
+		}
+	})
 }
 
 // TestCompare checks Compare (NVMe NVM 1.0 §3.2.1).

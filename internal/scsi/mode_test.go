@@ -295,7 +295,7 @@ func addUnit(t *testing.T, store unit.SettingStore) error {
 	a := b.Units[0].Attributes().Clone()
 	u, err := unit.New(unit.Config{ID: "bench-9", Attributes: a, Device: block.NewMem(1 << 20), Group: b.Group, Settings: store})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer u.Close()
 	_, err = b.Target.AddUnit(u)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -189,6 +190,38 @@ func TestReservationsAcrossProtocols(t *testing.T) {
 	}
 	if err := q.Write(ctx, 1, 0, 512, block, 0); err != nil {
 		t.Errorf("write of the holder: %v", err)
+	}
+}
+
+// TestUncorrectableAcrossProtocols checks that what an NVMe host has marked uncorrectable
+// is a medium error over iSCSI too, until it is written (NVMe NVM 1.0 §3.2.7).
+func TestUncorrectableAcrossProtocols(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 4<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	s := f.login()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	q := f.mustConnect(nvmehost.Options{IOQueues: 1}).Queues()[0]
+	if err := q.WriteUncorrectable(ctx, 1, 100, 2); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 8*512)
+	var status *initiator.StatusError
+	if err := s.Read(ctx, 0, 96, 512, buf); !errors.As(err, &status) || status.Sense[2]&0xF != 3 || status.Sense[12] != 0x11 || status.Sense[6] != 100 {
+		t.Errorf("READ of a marked block: %v", err)
+	}
+	if err := s.Write(ctx, 0, 96, 512, buf); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Read(ctx, 0, 96, 512, buf); err != nil {
+		t.Error(err)
+	}
+	if err := q.Read(ctx, 1, 96, 512, buf); err != nil {
+		t.Error(err)
 	}
 }
 

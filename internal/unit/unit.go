@@ -90,6 +90,7 @@ type SettingStore interface {
 type Unit struct {
 	id       ID
 	dev      block.Device
+	marked   atomic.Pointer[uncorrectable] // instead of dev, once a block was marked uncorrectable
 	group    *Group
 	settings SettingStore
 	attr     atomic.Pointer[Attributes]
@@ -141,6 +142,9 @@ func New(c Config) (*Unit, error) {
 	if err := u.Reservations.load(u, c.Reservations); err != nil {
 		return nil, fmt.Errorf("unit %s: reservations: %w", c.ID, err)
 	}
+	if err := u.loadUncorrectable(); err != nil {
+		return nil, fmt.Errorf("unit %s: %w", c.ID, err)
+	}
 	u.group.add(u)
 	return u, nil
 }
@@ -149,7 +153,12 @@ func New(c Config) (*Unit, error) {
 func (u *Unit) ID() ID { return u.id }
 
 // Device returns the device that holds the unit's blocks.
-func (u *Unit) Device() block.Device { return u.dev }
+func (u *Unit) Device() block.Device {
+	if d := u.marked.Load(); d != nil {
+		return d
+	}
+	return u.dev
+}
 
 // Group returns the group that the unit belongs to.
 func (u *Unit) Group() *Group { return u.group }
@@ -223,7 +232,7 @@ func (u *Unit) Resize(blocks uint64) error {
 		defer u.Ranges.Release(&g)
 		u.blocks.Store(blocks) // before the device, so that nothing new is sent past the end
 	}
-	if err := u.dev.Resize(int64(blocks) << u.shift); err != nil {
+	if err := u.Device().Resize(int64(blocks) << u.shift); err != nil {
 		u.blocks.Store(old)
 		return fmt.Errorf("unit %s: resize to %d blocks: %w", u.id, blocks, err)
 	}

@@ -1,0 +1,159 @@
+package unit
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"lintel.io/lintel/internal/block"
+)
+
+// settingsMap is a store whose saving can be made to fail.
+type settingsMap struct {
+	blobs map[string][]byte
+	fail  error
+}
+
+func (m *settingsMap) LoadSetting(_ ID, key string) ([]byte, error) { return m.blobs[key], nil }
+func (m *settingsMap) SaveSetting(_ ID, key string, blob []byte) error {
+	if m.fail == nil {
+		m.blobs[key] = bytes.Clone(blob)
+	}
+	return m.fail
+}
+
+type requestChan chan *block.Request
+
+func (c requestChan) RequestDone(r *block.Request) { c <- r }
+
+func submit(u *Unit, op block.Op, lba, count int) error {
+	done := make(requestChan, 1)
+	r := &block.Request{Op: op, Off: int64(lba) * 512, Len: int64(count) * 512, Done: done}
+	if op == block.Read || op == block.Write {
+		r.Data = make([]byte, count*512)
+	}
+	u.Device().Submit(r)
+	<-done
+	if r.Done != block.Completer(done) {
+		panic("the request has another completer than before")
+	}
+	return r.Err
+}
+
+func markedUnit(t testing.TB, settings SettingStore, size int64) (*Unit, error) {
+	t.Helper()
+	return New(Config{
+		ID: "u", Device: block.NewMem(size), Group: NewGroup(1, "g"), Settings: settings,
+		Attributes: Attributes{NAA: GenerateNAA(DefaultPrefix, "u", nil), Serial: "1", Vendor: "V", Product: "P", BlockSize: 512},
+	})
+}
+
+// TestUncorrectableModel compares marks with a plain table of blocks, over reopening.
+func TestUncorrectableModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		const blocks = 40
+		settings := &settingsMap{blobs: map[string][]byte{}}
+		u, err := markedUnit(t, settings, blocks*512)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var model [blocks]bool
+		extent := func(rt *rapid.T) (int, int) {
+			lba := rapid.IntRange(0, blocks-1).Draw(rt, "lba")
+			return lba, rapid.IntRange(1, blocks-lba).Draw(rt, "count")
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"mark": func(rt *rapid.T) {
+				lba, count := extent(rt)
+				if err := u.MarkUncorrectable(uint64(lba), uint64(count)); err != nil {
+					rt.Fatal(err)
+				}
+				for i := range count {
+					model[lba+i] = true
+				}
+			},
+			"write": func(rt *rapid.T) {
+				lba, count := extent(rt)
+				op := rapid.SampledFrom([]block.Op{block.Write, block.Zero, block.Discard}).Draw(rt, "op")
+				if err := submit(u, op, lba, count); err != nil {
+					rt.Fatal(err)
+				}
+				for i := range count {
+					model[lba+i] = false
+				}
+			},
+			"reopen": func(rt *rapid.T) {
+				if u, err = markedUnit(t, settings, blocks*512); err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"": func(rt *rapid.T) {
+				var listed [blocks]bool
+				ranges := u.Uncorrectable(0, blocks)
+				for i, r := range ranges {
+					if i > 0 && ranges[i-1].LBA+ranges[i-1].Count >= r.LBA {
+						rt.Fatalf("%v is not in order, or not aggregated", ranges)
+					}
+					for n := range r.Count {
+						listed[r.LBA+n] = true
+					}
+				}
+				if listed != model {
+					rt.Fatalf("listed %v, want %v", listed, model)
+				}
+				lba, count := extent(rt)
+				bad := -1
+				for i := count - 1; i >= 0; i-- {
+					if model[lba+i] {
+						bad = lba + i
+					}
+				}
+				err := submit(u, block.Read, lba, count)
+				var e *block.Error
+				if (err == nil) != (bad < 0) || err != nil && (!errors.As(err, &e) || e.Kind != block.KindMedium || e.Off != int64(bad)*512) {
+					rt.Fatalf("read of %d from %d: %v, want bad block %d", count, lba, err, bad)
+				}
+			},
+		})
+	})
+}
+
+func TestUncorrectableLimits(t *testing.T) {
+	settings := &settingsMap{blobs: map[string][]byte{}}
+	u, err := markedUnit(t, settings, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if submit(u, block.Flush, 0, 0) != nil || u.Uncorrectable(0, 1) != nil {
+		t.Error("a unit without marks")
+	}
+	for n := range uint64(maxUncorrectable) {
+		if err := u.MarkUncorrectable(2*n, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := u.MarkUncorrectable(2*maxUncorrectable, 1); !errors.Is(err, ErrUncorrectableLimit) {
+		t.Error(err)
+	}
+	if err := u.Resize(501); err != nil || len(u.Uncorrectable(0, 2048)) != 251 {
+		t.Errorf("marks after shrinking: %v, %v", u.Uncorrectable(0, 2048), err)
+	}
+	settings.fail = errors.New("no space")
+	if err := submit(u, block.Write, 0, 1); block.KindOf(err) != block.KindIO {
+		t.Errorf("a write whose mark could not be taken off: %v", err)
+	}
+	if err := submit(u, block.Read, 0, 1); block.KindOf(err) != block.KindMedium {
+		t.Errorf("the mark is gone: %v", err)
+	}
+	if err := u.MarkUncorrectable(1000, 1); err == nil {
+		t.Error("a mark that could not be saved")
+	}
+	for _, blob := range [][]byte{{2}, {1, 0}, append([]byte{1}, make([]byte, 16)...)} {
+		settings.blobs[settingUncorrectable] = blob
+		if _, err := markedUnit(t, settings, 1<<20); err == nil {
+			t.Errorf("marks % x are taken", blob)
+		}
+	}
+}
