@@ -157,7 +157,7 @@ func (c *Controller) identifyController(b []byte) {
 	le.PutUint16(b[520:], onCompare|onUncorrectable|onDatasetMgmt|onWriteZeroes|onSelect|onReservations|onVerify|onCopy)
 	le.PutUint16(b[522:], fusesCompareWrite)
 	b[525] = volatileWriteCache
-	// AWUN and AWUPF are zero: one block is what is atomic, reads included.
+	// AWUN and AWUPF are zero, which stands for one block: the least that can be said.
 	le.PutUint16(b[532:], maxFusedBlocks-1)
 	le.PutUint16(b[534:], copyFormat0)
 	le.PutUint32(b[540:], maxNSID)
