@@ -1,6 +1,7 @@
 package nvme
 
 import (
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
@@ -67,7 +68,7 @@ func runAbort(c *Controller, r *Request) {
 		return
 	}
 	n := 0
-	d := newDrain(func() {
+	d := unit.NewDrain(func() {
 		if n == 0 {
 			r.Result[0] = 1
 		}
@@ -77,5 +78,5 @@ func runAbort(c *Controller, r *Request) {
 		// Abort commands would wait for each other.
 		return o.SQE.CID() == cid && (id != 0 || o.SQE.Opcode() != wire.AdminAbort)
 	})
-	d.release()
+	d.Release()
 }

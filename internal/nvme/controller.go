@@ -131,12 +131,12 @@ func (c *Controller) kill(err error, s wire.Status) {
 	c.mu.Unlock()
 	c.status.Or(wire.CSTSFatal)
 	c.sub.cfg.Logger.Info("NVMe association ends", "host", c.info.HostNQN, "controller", c.info.ID, "remote", c.info.Remote, "reason", err)
-	d := newDrain(func() {})
+	d := unit.NewDrain(func() {})
 	for _, q := range queues {
 		q.cancel(s, d, everyRequest)
 		q.cfg.Kill(err)
 	}
-	d.release()
+	d.Release()
 }
 
 // queuesLocked returns the queues, with or without the admin queue.

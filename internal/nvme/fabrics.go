@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
@@ -356,7 +357,7 @@ func (c *Controller) endIO(err error, done func()) {
 	c.mu.Lock()
 	queues := c.queuesLocked(false)
 	c.mu.Unlock()
-	d := newDrain(done)
+	d := unit.NewDrain(done)
 	for _, q := range queues {
 		q.mu.Lock()
 		q.closed = true
@@ -364,5 +365,5 @@ func (c *Controller) endIO(err error, done func()) {
 		q.cancel(wire.AbortedSQDeletion, d, everyRequest)
 		q.cfg.Kill(err)
 	}
-	d.release()
+	d.Release()
 }

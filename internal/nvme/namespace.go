@@ -124,27 +124,27 @@ func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 			ns.unit.Attach(ns)
 		}
 	}
-	d := newDrain(func() {})
+	d := unit.NewDrain(func() {})
 	for _, ns := range old.all() {
 		if next[ns.nsid] != ns {
 			changed[ns.nsid] = true
 			c.drop(ns, d)
 		}
 	}
-	d.release()
+	d.Release()
 	for nsid := range changed {
 		c.events.namespaceChanged(nsid)
 	}
 }
 
 // drop ends the commands on a namespace that the table does not have any more.
-func (c *Controller) drop(ns *namespace, d *drain) {
+func (c *Controller) drop(ns *namespace, d *unit.Drain) {
 	ns.unit.Detach(ns)
 	c.cancelOn(ns, wire.InvalidNamespace.DNR(), d, everyRequest)
 }
 
 // cancelOn ends the commands on a namespace that match.
-func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *drain, match func(*Request) bool) {
+func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *unit.Drain, match func(*Request) bool) {
 	c.mu.Lock()
 	queues := c.queuesLocked(false)
 	c.mu.Unlock()
@@ -154,7 +154,7 @@ func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *drain, match func
 }
 
 // removeUnit takes a unit away from the host.
-func (c *Controller) removeUnit(u *unit.Unit, d *drain) {
+func (c *Controller) removeUnit(u *unit.Unit, d *unit.Drain) {
 	c.setting.Lock()
 	defer c.setting.Unlock()
 	old := c.table.Load()
@@ -211,9 +211,9 @@ func (ns *namespace) UnitEvent(e unit.Event) {
 // AbortTasks ends the host's commands on the namespace for Preempt and Abort (NVMe
 // Base 2.0 §8.19.7).
 func (ns *namespace) AbortTasks(done func()) {
-	d := newDrain(func() { go done() })
+	d := unit.NewDrain(func() { go done() })
 	ns.ctrl.cancelOn(ns, wire.AbortedPreempt, d, func(r *Request) bool { return !isReservation(r.SQE.Opcode()) })
-	d.release()
+	d.Release()
 }
 
 // writable says why the namespace takes no changes.

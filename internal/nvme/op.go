@@ -1,10 +1,7 @@
 package nvme
 
 import (
-	"math"
-	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/unit"
@@ -22,19 +19,12 @@ const (
 // op is a command of more than one step. It advances through its next functions:
 // each looks at how the step before ended, and either starts one asynchronous step as the
 // last thing it does, or asks to go on, or ends the op.
-//
-//	   again              a request completed, a range is held
-//	  +-----+      +------------------------------------------+
-//	  v     |      v                                          |
-//	next ---+--> waiting ---------------------------------- resume
-//	  |
-//	  +--------> end
 type op struct {
 	r     *Request
 	pair  *Request // the second half of a fused pair
 	u     *unit.Unit
 	next  func(*op) step
-	turn  atomic.Int32
+	turn  unit.Turn
 	req   block.Request
 	reads bool // counted by Ranges.BeginRead
 	buf   *block.Buffer
@@ -49,25 +39,18 @@ type op struct {
 }
 
 // step is what a next function has done.
-type step uint8
+type step = unit.Step
 
 const (
-	again   step = iota // call next again
-	waiting             // a request or a range is under way
-	ended               // the op does not exist any more
-)
-
-// Whose turn it is between the goroutine that started a step and the one that
-// completes it: the later one of the two goes on.
-const (
-	turnNone      int32 = iota
-	turnStarted         // the starter has gone
-	turnCompleted       // the step has completed
+	again   = unit.Again
+	waiting = unit.Waiting
+	ended   = unit.Ended
 )
 
 var (
 	_ block.Completer  = (*op)(nil)
 	_ unit.RangeWaiter = (*op)(nil)
+	_ unit.Stepper     = (*op)(nil)
 )
 
 var ops = sync.Pool{New: func() any { return new(op) }}
@@ -80,52 +63,18 @@ func startOp(r *Request, next func(*op) step) *op {
 }
 
 // RequestDone continues the op.
-func (o *op) RequestDone(*block.Request) { o.resume() }
+func (o *op) RequestDone(*block.Request) { o.turn.Resume(o) }
 
 // Cancelled reports whether the op gives up to wait for a range.
 func (o *op) Cancelled() bool { return o.cancelled() }
 
 // RangeReady continues the op.
-func (o *op) RangeReady(*unit.RangeGuard) { o.resume() }
+func (o *op) RangeReady(*unit.RangeGuard) { o.turn.Resume(o) }
 
-func (o *op) resume() {
-	if o.turn.Swap(turnCompleted) == turnStarted {
-		o.run()
-	}
-}
+// Next makes the next step.
+func (o *op) Next() unit.Step { return o.next(o) }
 
-// maxSteps is how many steps an op makes on a goroutine that is not its own: that
-// of a transport, or of a device that completes a request.
-const maxSteps = 32
-
-// run advances the op until it waits or ends, elsewhere if that takes long.
-func (o *op) run() {
-	if !o.advance(maxSteps) {
-		go o.advance(math.MaxInt)
-	}
-}
-
-// advance makes up to steps steps and reports whether the op waits or has ended
-// then. From the time on that an op counts as long it lets others have the
-// processor between its steps.
-func (o *op) advance(steps int) bool {
-	for i := range steps {
-		if i >= maxSteps {
-			runtime.Gosched()
-		}
-		o.turn.Store(turnNone)
-		switch o.next(o) {
-		case ended:
-			return true
-		case waiting:
-			if o.turn.CompareAndSwap(turnNone, turnStarted) {
-				return true
-			}
-		case again:
-		}
-	}
-	return false
-}
+func (o *op) run() { o.turn.Run(o) }
 
 // cancelled reports whether the op has to stop before its next step.
 func (o *op) cancelled() bool {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
@@ -208,7 +209,7 @@ var errQueueClosed = errors.New("the admin queue was closed")
 // can reach a device any more; RequestDone has been called for all of them
 // then. DataOutLength and Execute are not called after Close.
 func (q *Queue) Close(done func()) {
-	d := newDrain(func() {
+	d := unit.NewDrain(func() {
 		if c := q.Controller(); c != nil {
 			c.leave(q)
 		}
@@ -225,14 +226,14 @@ func (q *Queue) Close(done func()) {
 		c.Kill(errQueueClosed)
 	}
 	q.cancel(wire.AbortedSQDeletion, d, everyRequest)
-	d.release()
+	d.Release()
 }
 
 func everyRequest(*Request) bool { return true }
 
 // cancel ends the commands under way that match, and returns how many. d is held
 // until each has been given back to its owner: none can reach a device then.
-func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
+func (q *Queue) cancel(s wire.Status, d *unit.Drain, match func(*Request) bool) int {
 	n := 0
 	var parked []*Request
 	var wake []func()
@@ -244,7 +245,7 @@ func (q *Queue) cancel(s wire.Status, d *drain, match func(*Request) bool) int {
 		n++
 		r.cancelled.CompareAndSwap(0, uint32(s))
 		r.drains = append(r.drains, d)
-		d.hold()
+		d.Hold()
 		if w := r.guard.Cancel(); w != nil {
 			wake = append(wake, w)
 		}

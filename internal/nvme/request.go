@@ -52,11 +52,11 @@ type Request struct {
 	cancelled atomic.Uint32 // a wire.Status
 
 	// Guarded by Queue.mu.
-	prev, next *Request // the queue's list of commands under way
-	drains     []*drain // who waits for this command to end
-	parking    uint64   // number of the wait, where it waits for an event
-	parked     bool     // waits for an event or for its fused half: who clears it, ends or runs it
-	fused      *Request // the other half of a fused pair
+	prev, next *Request      // the queue's list of commands under way
+	drains     []*unit.Drain // who waits for this command to end
+	parking    uint64        // number of the wait, where it waits for an event
+	parked     bool          // waits for an event or for its fused half: who clears it, ends or runs it
+	fused      *Request      // the other half of a fused pair
 	fusing     fusing
 }
 
@@ -144,7 +144,7 @@ func (r *Request) finish(s wire.Status) {
 	}
 	r.Owner.RequestDone(r)
 	for _, d := range drains {
-		d.release()
+		d.Release()
 	}
 }
 

@@ -195,11 +195,11 @@ func (s *Subsystem) Controllers() []*Controller {
 // RemoveNamespace ends the commands on a unit, for every host, and forgets it.
 // done is called when no command can reach the unit's device any more.
 func (s *Subsystem) RemoveNamespace(u *unit.Unit, done func()) {
-	d := newDrain(done)
+	d := unit.NewDrain(done)
 	for _, c := range s.Controllers() {
 		c.removeUnit(u, d)
 	}
-	d.release()
+	d.Release()
 }
 
 // DiscoveryChanged tells hosts with persistent discovery controllers that the

@@ -30,7 +30,7 @@ func markUncorrectable(o *op) step {
 	o.next = uncorrectableMarked
 	go func() {
 		o.req.Err = o.u.MarkUncorrectable(o.r.SQE.SLBA(), uint64(o.r.SQE.NLB()))
-		o.resume()
+		o.turn.Resume(o)
 	}()
 	return waiting
 }

@@ -1,8 +1,7 @@
 package scsi
 
 import (
-	"sync/atomic"
-
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
@@ -14,32 +13,11 @@ const (
 	cancelGone          // LOGICAL UNIT NOT SUPPORTED: the LUN leads nowhere any more
 )
 
-// drain calls done when everything it is held for has ended.
-type drain struct {
-	n    atomic.Int32
-	done func()
-}
-
-// newDrain returns a drain that is held once, by the caller.
-func newDrain(done func()) *drain {
-	d := &drain{done: done}
-	d.n.Store(1)
-	return d
-}
-
-func (d *drain) hold() { d.n.Add(1) }
-
-func (d *drain) release() {
-	if d.n.Add(-1) == 0 {
-		d.done()
-	}
-}
-
 func everyTask(*Task) bool { return true }
 
 // cancel ends the path's tasks that match, and returns how many. d is held
 // until each has been given back to its owner: none can reach the device then.
-func (p *path) cancel(mode uint32, d *drain, match func(*Task) bool) int {
+func (p *path) cancel(mode uint32, d *unit.Drain, match func(*Task) bool) int {
 	n := 0
 	var dormant []*Task
 	var wake []func()
@@ -53,7 +31,7 @@ func (p *path) cancel(mode uint32, d *drain, match func(*Task) bool) int {
 		n++
 		t.cancelled.CompareAndSwap(cancelNone, mode)
 		t.drains = append(t.drains, d)
-		d.hold()
+		d.Hold()
 		if w := t.Guard.Cancel(); w != nil {
 			wake = append(wake, w)
 		}

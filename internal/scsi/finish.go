@@ -30,7 +30,7 @@ func (t *Task) Finish(s Status) {
 	}
 	owner.TaskDone(t)
 	for _, d := range drains {
-		d.release()
+		d.Release()
 	}
 	if ordered {
 		lu.order.leave()

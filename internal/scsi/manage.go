@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/scsi"
 )
 
@@ -36,7 +37,7 @@ func (n *Nexus) Manage(f Function, lun, tag uint64, done func(Response)) {
 
 // manage runs a function that concerns one logical unit.
 func (p *path) manage(f Function, tag uint64, done func(Response)) {
-	complete := newDrain(func() { done(FunctionComplete) })
+	complete := unit.NewDrain(func() { done(FunctionComplete) })
 	switch f {
 	case AbortTask:
 		found := p.cancel(cancelSilent, complete, func(t *Task) bool { return t.Tag == tag })
@@ -49,8 +50,8 @@ func (p *path) manage(f Function, tag uint64, done func(Response)) {
 	case ClearTaskSet:
 		p.lu.clear(p, complete, wire.CommandsClearedByOther)
 	case LogicalUnitReset:
-		complete.hold()
-		p.lu.resetAfter(p, complete.release)
+		complete.Hold()
+		p.lu.resetAfter(p, complete.Release)
 	case QueryTask:
 		done(p.query(func(t *Task) bool { return t.Tag == tag }))
 		return
@@ -58,7 +59,7 @@ func (p *path) manage(f Function, tag uint64, done func(Response)) {
 		done(p.query(everyTask))
 		return
 	}
-	complete.release()
+	complete.Release()
 }
 
 // query answers QUERY TASK and QUERY TASK SET (SAM-5 §7.9, §7.10).
@@ -76,7 +77,7 @@ func (p *path) query(match func(*Task) bool) Response {
 // clear ends the commands of all nexuses on the unit (SAM-5 §7.4). The nexuses
 // other than that of by, where their commands end without status, get the unit
 // attention code; 0 for none.
-func (lu *LogicalUnit) clear(by *path, d *drain, code uint16) {
+func (lu *LogicalUnit) clear(by *path, d *unit.Drain, code uint16) {
 	others := lu.othersMode()
 	for _, p := range lu.listPaths() {
 		mode := others
@@ -91,7 +92,7 @@ func (lu *LogicalUnit) clear(by *path, d *drain, code uint16) {
 
 // resetAfter ends all commands on the unit, then resets it and calls done.
 func (lu *LogicalUnit) resetAfter(by *path, done func()) {
-	d := newDrain(func() {
+	d := unit.NewDrain(func() {
 		// On a goroutine of its own: mode parameters may be waiting for storage.
 		go func() {
 			lu.reset()
@@ -99,13 +100,13 @@ func (lu *LogicalUnit) resetAfter(by *path, done func()) {
 		}()
 	})
 	lu.clear(by, d, 0)
-	d.release()
+	d.Release()
 }
 
 // resetTarget resets the logical units that the nexus sees: those of others are
 // none of its business (SAM-5 §6.3.2, RFC 7143 §11.5.1).
 func (n *Nexus) resetTarget(f Function, done func(Response)) {
-	d := newDrain(func() {
+	d := unit.NewDrain(func() {
 		done(FunctionComplete)
 		if n.target.cfg.OnReset != nil {
 			n.target.cfg.OnReset(n, f)
@@ -117,17 +118,17 @@ func (n *Nexus) resetTarget(f Function, done func(Response)) {
 			continue
 		}
 		seen[p.lu] = true
-		d.hold()
-		p.lu.resetAfter(p, d.release)
+		d.Hold()
+		p.lu.resetAfter(p, d.Release)
 	}
-	d.release()
+	d.Release()
 }
 
 // resetNexus ends the nexus's commands on every unit as the loss of the nexus
 // does (SAM-5 §7.6).
 func (n *Nexus) resetNexus(done func(Response)) {
 	paths := n.paths()
-	d := newDrain(func() {
+	d := unit.NewDrain(func() {
 		for _, p := range paths {
 			p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
 			p.attend(wire.NexusLossOccurred)
@@ -137,5 +138,5 @@ func (n *Nexus) resetNexus(done func(Response)) {
 	for _, p := range paths {
 		p.cancel(cancelSilent, d, everyTask)
 	}
-	d.release()
+	d.Release()
 }

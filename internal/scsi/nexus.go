@@ -203,14 +203,14 @@ func (n *Nexus) setLocked(m LUNMap, code uint16) bool {
 		}
 	}
 	n.luns.Store(newLUNTable(paths))
-	gone := newDrain(func() {})
+	gone := unit.NewDrain(func() {})
 	for _, lun := range old.luns {
 		if p := old.get(lun); paths[lun] != p {
 			changed = true
 			p.close(cancelGone, gone)
 		}
 	}
-	gone.release()
+	gone.Release()
 	return changed
 }
 
@@ -228,12 +228,12 @@ func (n *Nexus) paths() []*path {
 // aborted, SCSI-2 reservations released, medium removal allowed. done is called when none
 // of its commands can reach a device any more.
 func (n *Nexus) Close(done func()) {
-	d := newDrain(done)
+	d := unit.NewDrain(done)
 	for _, p := range n.shut() {
 		p.close(cancelSilent, d)
 		p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
 	}
-	d.release()
+	d.Release()
 }
 
 // shut takes no more commands and returns the paths that there were.

@@ -81,18 +81,18 @@ func (p *path) countLocked(t *Task) {
 
 // close takes no more tasks, and cancels those under way. d is held until they
 // have ended.
-func (p *path) close(mode uint32, d *drain) {
+func (p *path) close(mode uint32, d *unit.Drain) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.lu.unit.Detach(p)
-	d.hold()
-	own := newDrain(func() {
+	d.Hold()
+	own := unit.NewDrain(func() {
 		p.lu.forget(p)
-		d.release()
+		d.Release()
 	})
 	p.cancel(mode, own, everyTask)
-	own.release()
+	own.Release()
 }
 
 func (p *path) isClosed() bool {
@@ -106,10 +106,10 @@ func (p *path) Initiator() unit.Initiator { return p.nexus.cfg.Initiator }
 
 // AbortTasks ends the path's commands for PREEMPT AND ABORT (SPC-4 §5.13.11.2.6).
 func (p *path) AbortTasks(done func()) {
-	d := newDrain(func() { go done() })
+	d := unit.NewDrain(func() { go done() })
 	n := p.cancel(p.lu.othersMode(), d, func(t *Task) bool { return t.CDB[0] != wire.OpPersistentOut })
 	if n > 0 && !p.lu.taskAbortedStatus() {
 		p.attend(wire.CommandsClearedByOther)
 	}
-	d.release()
+	d.Release()
 }

@@ -157,11 +157,11 @@ func (t *Target) RemoveUnit(lu *LogicalUnit, done func()) {
 	t.mu.Lock()
 	delete(t.units, lu.unit)
 	t.mu.Unlock()
-	d := newDrain(done)
+	d := unit.NewDrain(done)
 	for _, p := range lu.shut() {
 		p.close(cancelGone, d)
 	}
-	d.release()
+	d.Release()
 }
 
 // lost remembers an initiator whose nexus has ended.

@@ -56,9 +56,9 @@ type Task struct {
 	cancelled atomic.Uint32 // a cancelMode
 
 	// Guarded by path.mu.
-	prev, next *Task    // the path's list of tasks under way
-	drains     []*drain // who waits for this task to end
-	dormant    bool     // held back by an ORDERED task
+	prev, next *Task         // the path's list of tasks under way
+	drains     []*unit.Drain // who waits for this task to end
+	dormant    bool          // held back by an ORDERED task
 }
 
 // Owner receives finished tasks.
