@@ -65,7 +65,7 @@ func scanDone(o *op) step {
 	return again
 }
 
-// runCompareAndWrite is the fused pair of Compare and Write (NVMe NVM 1.0 §2.1.1): no
+// runCompareAndWrite is the fused pair of Compare and Write (NVMe NVM 1.0 §2.1.3): no
 // other write comes between the two, and no read sees half of it. Both have been checked
 // to be about the same blocks.
 func runCompareAndWrite(first, second *Request) {

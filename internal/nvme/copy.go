@@ -7,7 +7,7 @@ import (
 
 const copyRange = 32
 
-// runCopy is Copy with source ranges of format 0 (NVMe NVM 1.0 §3.2.9). Everything
+// runCopy is Copy with source ranges of format 0 (NVMe NVM 1.0 §3.2.2). Everything
 // is checked before anything is copied. Ranges are copied in their order, a chunk at
 // a time: only one range of blocks is held at once, so that two copies cannot wait for each other.
 func runCopy(r *Request) {

@@ -32,7 +32,7 @@ func (r *Request) runFabrics(c *Controller) {
 		r.fail(wire.AuthenticationRequired)
 		return
 	}
-	if r.queue.ID() != 0 { // properties are those of the admin queue (NVMe Base 2.0 §6.5)
+	if r.queue.ID() != 0 { // properties are those of the admin queue (NVMe Base 2.0 §6.5, §6.6)
 		r.fail(wire.InvalidField)
 		return
 	}
@@ -244,7 +244,7 @@ const (
 	capabilities        = MaxQueueDepth - 1 | 1<<16 | readyTimeout<<24 | 1<<37 | 1<<59
 )
 
-// runPropertyGet is Property Get (NVMe Base 2.0 §6.4).
+// runPropertyGet is Property Get (NVMe Base 2.0 §6.5).
 func (r *Request) runPropertyGet(c *Controller) {
 	var v uint64
 	size := 4

@@ -152,7 +152,7 @@ func TestConnectIO(t *testing.T) {
 	b.Dial().Fails(Connect{Host: other, QueueID: 1, Controller: id}.Command(), wire.CommandSequenceError.DNR())
 }
 
-// TestProperties checks Property Get and Set (NVMe Base 2.0 §3.1.3, §6.4, §6.6).
+// TestProperties checks Property Get and Set (NVMe Base 2.0 §3.1.3, §6.5, §6.6).
 func TestProperties(t *testing.T) {
 	b := New(t, Config{})
 	q := b.Dial()
@@ -310,7 +310,7 @@ func TestQueueLoss(t *testing.T) {
 	}
 }
 
-// TestKill checks that the array can end an association (NVMe Base 2.0 §3.3.1).
+// TestKill checks that the array can end an association (NVMe Base 2.0 §3.3.2).
 func TestKill(t *testing.T) {
 	b := New(t, Config{})
 	a := b.Attach("a")

@@ -39,7 +39,7 @@ func orders(io *Conn, first, second Command) []pairRun {
 	return append(runs, pairRun{a, b})
 }
 
-// TestFused checks the fused Compare and Write (NVMe Base 2.0 §3.4.2, NVMe NVM 1.0 §2.1.1).
+// TestFused checks the fused Compare and Write (NVMe Base 2.0 §3.4.2, NVMe NVM 1.0 §2.1.3).
 func TestFused(t *testing.T) {
 	b := New(t, Config{})
 	io := b.Attach("a").IO
@@ -153,7 +153,7 @@ func TestFusedMissing(t *testing.T) {
 	pairRun{x, y}.want(t, wire.AbortRequested, missing)
 }
 
-// TestFusedAtomic checks that no write comes between the halves of a pair (NVMe NVM 1.0 §2.1.1).
+// TestFusedAtomic checks that no write comes between the halves of a pair (NVMe NVM 1.0 §2.1.3).
 // A counter that many queues raise by fused pairs loses nothing.
 func TestFusedAtomic(t *testing.T) {
 	b := New(t, Config{})

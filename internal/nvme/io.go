@@ -136,7 +136,7 @@ func (r *Request) cacheFlags() block.Flags {
 	return 0
 }
 
-// runFlush is Flush (NVMe NVM 1.0 §3.2.3). Devices flush as a whole.
+// runFlush is Flush (NVMe Base 2.0 §7.1). Devices flush as a whole.
 func runFlush(r *Request) {
 	r.req.Op, r.req.Flags, r.req.Data, r.req.Done = block.Flush, 0, nil, r
 	r.step = requestDone

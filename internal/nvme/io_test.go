@@ -80,7 +80,7 @@ func TestTransferSize(t *testing.T) {
 	io.Fails(long, wire.InvalidField.DNR())
 }
 
-// TestSGL checks the data pointers of commands (NVMe Base 2.0 §3.3.3.1, §4.2).
+// TestSGL checks the data pointers of commands (NVMe Base 2.0 §3.3.3.1, §4.1.2).
 func TestSGL(t *testing.T) {
 	io := New(t, Config{}).Attach("a").IO
 	inCapsule := Write(1, 0, fill(512, 1), 512)
@@ -208,7 +208,7 @@ func management(attributes uint32, ranges ...[2]uint64) Command {
 	return cmd
 }
 
-// TestDatasetManagement checks Dataset Management, Deallocate (NVMe NVM 1.0 §3.2.2).
+// TestDatasetManagement checks Dataset Management, Deallocate (NVMe NVM 1.0 §3.2.3).
 func TestDatasetManagement(t *testing.T) {
 	eachFormat(t, func(t *testing.T, b *Bench, io *Conn, size int) {
 		io.Good(Write(1, 0, fill(16*size, 5), size))
@@ -243,7 +243,7 @@ func copyCommand(to uint64, ranges ...[2]uint64) Command {
 	return cmd
 }
 
-// TestCopy checks Copy (NVMe NVM 1.0 §3.2.9).
+// TestCopy checks Copy (NVMe NVM 1.0 §3.2.2).
 func TestCopy(t *testing.T) {
 	b := New(t, Config{Blocks: 1 << 18})
 	io := b.Attach("a").IO

@@ -36,7 +36,7 @@ func TestReadFUA(t *testing.T) {
 }
 
 // TestWaitForPair checks that reads and writes wait for a fused pair in their range, and that
-// those which are aborted meanwhile do nothing (NVMe NVM 1.0 §2.1.1, NVMe Base 2.0 §5.1).
+// those which are aborted meanwhile do nothing (NVMe NVM 1.0 §2.1.3, NVMe Base 2.0 §5.1).
 func TestWaitForPair(t *testing.T) {
 	dev := &failing{Device: block.NewMem(1 << 20)}
 	b := New(t, Config{Device: func(int, int64) block.Device { return dev }})
@@ -120,7 +120,7 @@ func TestWaitForPair(t *testing.T) {
 }
 
 // TestPairBehindRead checks that a fused pair waits for the reads under way, so that they see all of
-// it or nothing (NVMe NVM 1.0 §2.1.1).
+// it or nothing (NVMe NVM 1.0 §2.1.3).
 func TestPairBehindRead(t *testing.T) {
 	dev := &failing{Device: block.NewMem(1 << 20)}
 	a := New(t, Config{Device: func(int, int64) block.Device { return dev }}).Attach("a")

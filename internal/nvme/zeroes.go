@@ -57,7 +57,7 @@ const (
 	attributeDeallocate = 1 << 2 // AD
 )
 
-// runDatasetManagement is Dataset Management (NVMe NVM 1.0 §3.2.2). All ranges are
+// runDatasetManagement is Dataset Management (NVMe NVM 1.0 §3.2.3). All ranges are
 // checked before any is deallocated. A unit that is not thin keeps what it has: the
 // command is a hint.
 func runDatasetManagement(r *Request) {

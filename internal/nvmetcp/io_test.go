@@ -111,7 +111,7 @@ func TestOutstandingR2T(t *testing.T) {
 	}
 }
 
-// TestHead checks the SQ head pointer with and without flow control (NVMe Base 2.0 §3.3.1.1, §3.3.3.2).
+// TestHead checks the SQ head pointer with and without flow control (NVMe Base 2.0 §3.3.2, §3.3.3.2).
 func TestHead(t *testing.T) {
 	h := newHarness(t, Config{})
 	c := h.dial()
@@ -176,7 +176,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestDepth checks that a queue takes as many commands as it has entries, up to 1024 (NVMe Base 2.0 §3.3.1).
+// TestDepth checks that a queue takes as many commands as it has entries, up to 1024 (NVMe Base 2.0 §3.3.2).
 func TestDepth(t *testing.T) {
 	for _, depth := range []int{2, 64, 1024, 5000} {
 		h := newHarness(t, Config{})

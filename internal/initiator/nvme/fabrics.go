@@ -86,7 +86,7 @@ func (c *Controller) establish(ctx context.Context, q *Queue) error {
 // wide reports whether a property is 8 bytes long (NVMe Base 2.0 figure 33).
 func wide(offset uint32) bool { return offset == wire.PropertyCAP }
 
-// Property reads a controller property (NVMe Base 2.0 §6.6).
+// Property reads a controller property (NVMe Base 2.0 §6.5).
 func (c *Controller) Property(ctx context.Context, offset uint32) (uint64, error) {
 	cmd := propertyCommand(wire.PropertyGet, offset)
 	if err := c.admin.run(ctx, cmd); err != nil {
@@ -99,7 +99,7 @@ func (c *Controller) Property(ctx context.Context, offset uint32) (uint64, error
 	return value, nil
 }
 
-// SetProperty writes a controller property (NVMe Base 2.0 §6.5).
+// SetProperty writes a controller property (NVMe Base 2.0 §6.6).
 func (c *Controller) SetProperty(ctx context.Context, offset uint32, value uint64) error {
 	cmd := propertyCommand(wire.PropertySet, offset)
 	le.PutUint64(cmd.Entry[48:], value)

@@ -43,7 +43,7 @@ const (
 // AllNamespaces is the NSID that stands for every namespace of a controller.
 const AllNamespaces uint32 = 0xFFFFFFFF
 
-// The NQNs of the discovery service (NVMe Base 2.0 §3.1.3.3) and how long an NQN is at most.
+// The NQNs of the discovery service (NVMe Base 2.0 §3.1.2.3, §4.5) and how long an NQN is at most.
 const (
 	DiscoveryNQN = "nqn.2014-08.org.nvmexpress.discovery"
 	MaxNQN       = 223
