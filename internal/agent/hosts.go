@@ -27,7 +27,7 @@ func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *li
 		Status: &lintelv1.HostStatus{
 			Sessions: uint32(sessions[h.ID]), Luns: uint32(len(state.LUNs(h.ID))),
 			ChapSecretSet: h.CHAPSecret != "", MutualSecretSet: h.MutualSecret != "",
-			DhchapKeySet: h.DHCHAPKey != "", DhchapCtrlKeySet: h.DHCHAPCtrlKey != "",
+			DhchapKeySet: h.DHCHAPKey != "", DhchapCtrlKeySet: h.DHCHAPCtrlKey != "", TlsKeySet: h.TLSKey != "",
 		},
 	}
 	for _, p := range h.Addresses {
@@ -99,7 +99,7 @@ func (s hostService) CreateHost(ctx context.Context, req *connect.Request[lintel
 			Name: spec.GetName(), Initiators: spec.GetInitiators(), NQNs: spec.GetNqns(), Addresses: addresses,
 			CHAPUser: spec.GetChapUser(), CHAPSecret: spec.GetChapSecret(),
 			MutualUser: spec.GetMutualUser(), MutualSecret: spec.GetMutualSecret(),
-			DHCHAPKey: spec.GetDhchapKey(), DHCHAPCtrlKey: spec.GetDhchapCtrlKey(), Comment: spec.GetComment(),
+			DHCHAPKey: spec.GetDhchapKey(), DHCHAPCtrlKey: spec.GetDhchapCtrlKey(), TLSKey: spec.GetTlsKey(), Comment: spec.GetComment(),
 		})
 		made = h
 		return &change{state: next, plan: plan}, err
@@ -134,6 +134,7 @@ func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintel
 			"mutual_secret":   func() { h.MutualSecret = spec.GetMutualSecret() },
 			"dhchap_key":      func() { h.DHCHAPKey = spec.GetDhchapKey() },
 			"dhchap_ctrl_key": func() { h.DHCHAPCtrlKey = spec.GetDhchapCtrlKey() },
+			"tls_key":         func() { h.TLSKey = spec.GetTlsKey() },
 			"comment":         func() { h.Comment = spec.GetComment() },
 		}, ""); err != nil {
 			return nil, err

@@ -48,9 +48,12 @@ func portalMessage(p *array.Portal, s PortalStatus) *lintelv1.Portal {
 		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
 		Spec: &lintelv1.PortalSpec{
 			Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag), PortGroup: uint32(p.Group),
-			Protocol: messageOf(protocols, p.Protocol),
+			Protocol: messageOf(protocols, p.Protocol), Tls: lintelv1.TlsMode_TLS_MODE_OFF,
 		},
 		State: lintelv1.PortalState_PORTAL_STATE_FAILED,
+	}
+	if p.TLS {
+		m.Spec.Tls = lintelv1.TlsMode_TLS_MODE_REQUIRED
 	}
 	if s.Listening.IsValid() {
 		m.State, m.Listening = lintelv1.PortalState_PORTAL_STATE_LISTENING, s.Listening.String()
@@ -124,9 +127,12 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := lintelv1.TlsMode_name[int32(spec.GetTls())]; !ok {
+		return nil, array.Errorf(array.KindInvalid, "tls %d is unknown", spec.GetTls())
+	}
 	var made *array.Portal
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		next, p, plan, err := state.AddPortal(s.env, array.Portal{Protocol: protocol, Address: address, Port: port, Tag: tag, Group: group})
+		next, p, plan, err := state.AddPortal(s.env, array.Portal{Protocol: protocol, Address: address, Port: port, Tag: tag, Group: group, TLS: spec.GetTls() == lintelv1.TlsMode_TLS_MODE_REQUIRED})
 		if err != nil {
 			return nil, err
 		}

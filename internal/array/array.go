@@ -162,6 +162,14 @@ func (p Protocol) title() string {
 	return "NVMe/TCP"
 }
 
+// protection returns what keeps a protocol from being read by others than a network of its own.
+func (p Protocol) protection() string {
+	if p == ISCSI {
+		return "or a tunnel"
+	}
+	return "TLS or a tunnel"
+}
+
 func (p Protocol) valid() bool { return p == ISCSI || p == NVMeTCP || p == NVMeDiscovery }
 
 // Portal is an address that the head listens on.
@@ -177,6 +185,8 @@ type Portal struct {
 	// Group is the target port group that the portal is in, 1 to 65535. iSCSI portals
 	// that share a tag share it too.
 	Group uint16 `json:"group,omitempty"`
+	// TLS says that connections have to use TLS. NVMe alone.
+	TLS bool `json:"tls,omitempty"`
 }
 
 // AddrPort returns the address and port to listen on.
@@ -203,7 +213,10 @@ type Host struct {
 	// Both are DHCHAPKeys in their text form.
 	DHCHAPKey     string `json:"dhchap_key,omitempty"`
 	DHCHAPCtrlKey string `json:"dhchap_ctrl_key,omitempty"`
-	Comment       string `json:"comment,omitempty"`
+	// TLSKey is the host's key of TLS over NVMe in its text form (NVMe/TCP 1.0 §3.6.1.5),
+	// empty for none. A host with a key has to use TLS, but for discovery.
+	TLSKey  string `json:"tls_key,omitempty"`
+	Comment string `json:"comment,omitempty"`
 }
 
 // HostGroup is several hosts that see the same volumes.

@@ -33,7 +33,9 @@ func (h *Host) normalize() error {
 		initiators = append(initiators, n)
 	}
 	h.Initiators = initiators
-	h.DHCHAPKey, h.DHCHAPCtrlKey = strings.TrimSpace(h.DHCHAPKey), strings.TrimSpace(h.DHCHAPCtrlKey)
+	for _, key := range []*string{&h.DHCHAPKey, &h.DHCHAPCtrlKey, &h.TLSKey} {
+		*key = strings.TrimSpace(*key)
+	}
 	return nil
 }
 
@@ -80,14 +82,17 @@ func (h *Host) warnings() []string {
 	if slices.Contains(h.Initiators, "*") && h.CHAPUser == "" && len(h.Addresses) == 0 {
 		list = append(list, "every initiator that reaches a portal belongs to this host: there is neither CHAP nor an address limit")
 	}
-	if slices.Contains(h.NQNs, "*") && h.DHCHAPKey == "" && len(h.Addresses) == 0 {
-		list = append(list, "every NVMe host that reaches a portal belongs to this host: there is neither DH-HMAC-CHAP nor an address limit")
+	if slices.Contains(h.NQNs, "*") && h.DHCHAPKey == "" && h.TLSKey == "" && len(h.Addresses) == 0 {
+		list = append(list, "every NVMe host that reaches a portal belongs to this host: there is neither DH-HMAC-CHAP nor TLS nor an address limit")
 	}
-	if h.CHAPUser != "" && len(h.NQNs) > 0 && h.DHCHAPKey == "" {
-		list = append(list, "CHAP is for iSCSI alone: over NVMe the host is let in by its NQN without proof, as it has no dhchap_key")
+	if h.CHAPUser != "" && len(h.NQNs) > 0 && h.DHCHAPKey == "" && h.TLSKey == "" {
+		list = append(list, "CHAP is for iSCSI alone: over NVMe the host is let in by its NQN without proof, as it has neither dhchap_key nor tls_key")
 	}
 	if h.DHCHAPKey != "" && len(h.Initiators) > 0 && h.CHAPUser == "" {
 		list = append(list, "DH-HMAC-CHAP is for NVMe alone: over iSCSI the host is let in by its name without proof, as it has no chap_user")
+	}
+	if h.TLSKey != "" && len(h.NQNs) == 0 {
+		list = append(list, "the TLS key is for NVMe, and the host has no NQN")
 	}
 	return list
 }
@@ -140,6 +145,7 @@ func (s *State) UpdateHost(name, etag string, edit func(*Host)) (*State, *Host, 
 	d.addSecret("mutual_secret", old.MutualSecret, h.MutualSecret)
 	d.addSecret("dhchap_key", old.DHCHAPKey, h.DHCHAPKey)
 	d.addSecret("dhchap_ctrl_key", old.DHCHAPCtrlKey, h.DHCHAPCtrlKey)
+	d.addSecret("tls_key", old.TLSKey, h.TLSKey)
 	d.add("comment", old.Comment, h.Comment)
 	if len(d.fields) == 0 {
 		return s, old, d.plan, nil

@@ -99,9 +99,16 @@ func (s *State) AddPortal(env Env, spec Portal) (*State, *Portal, Plan, error) {
 	if err != nil {
 		return nil, nil, plan, err
 	}
-	plan.Steps = append(plan.Steps, fmt.Sprintf("listen on %s for %s with tag %d", p.AddrPort(), p.Protocol, p.Tag))
-	if !p.Address.IsLoopback() {
-		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s is not encrypted: use a private network, or a tunnel, for this portal", p.Protocol.title()))
+	step := fmt.Sprintf("listen on %s for %s with tag %d", p.AddrPort(), p.Protocol, p.Tag)
+	if p.TLS {
+		step += ", with TLS"
+	}
+	plan.Steps = append(plan.Steps, step)
+	if p.TLS && !slices.ContainsFunc(doc.Hosts, func(h *Host) bool { return h.TLSKey != "" }) {
+		plan.Warnings = append(plan.Warnings, "no host has a TLS key, so none can connect to this portal")
+	}
+	if !p.TLS && !p.Address.IsLoopback() {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("%s is not encrypted: use a private network, %s, for this portal", p.Protocol.title(), p.Protocol.protection()))
 	}
 	return state, p, plan, nil
 }

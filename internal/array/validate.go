@@ -115,6 +115,9 @@ func (s *State) validatePortals() error {
 		if !p.Protocol.valid() {
 			return Errorf(KindInvalid, "portal %s: protocol %q: use %s, %s or %s", p.AddrPort(), p.Protocol, ISCSI, NVMeTCP, NVMeDiscovery)
 		}
+		if p.TLS && p.Protocol == ISCSI {
+			return Errorf(KindInvalid, "portal %s: TLS is for NVMe/TCP: iSCSI has none", p.AddrPort())
+		}
 		if other := tags[p.Tag]; other != nil && (p.Protocol != ISCSI || other.Protocol != ISCSI) {
 			return Errorf(KindExists, "tag %d of portal %s is taken by portal %s: only iSCSI portals may share one", p.Tag, p.AddrPort(), other.AddrPort())
 		}
@@ -375,7 +378,10 @@ func (h *Host) validate() error {
 	if err := h.validateCHAP(fail); err != nil {
 		return err
 	}
-	return h.validateDHCHAP(fail)
+	if err := h.validateDHCHAP(fail); err != nil {
+		return err
+	}
+	return h.validateTLS(fail)
 }
 
 // Bounds of CHAP names and secrets in bytes. RFC 7143 §9.2.1 asks for secrets of

@@ -6,6 +6,7 @@ import (
 
 	"lintel.io/lintel/internal/initiator/nvme"
 	"lintel.io/lintel/internal/nvme/dhchap"
+	"lintel.io/lintel/internal/nvme/tlskey"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
 
@@ -26,6 +27,13 @@ func newNVMe(c *Config, u *URL) (*nvmeInitiator, error) {
 			HeaderDigest: u.HeaderDigest, DataDigest: u.DataDigest,
 		},
 		address: u.Address, nsid: u.NSID, blockSize: c.BlockSize,
+	}
+	if u.TLSKey != "" {
+		key, err := tlskey.Parse(u.TLSKey)
+		if err != nil {
+			return nil, err
+		}
+		i.options.TLS = &key
 	}
 	if u.Password == "" && u.MutualPassword == "" {
 		return i, nil

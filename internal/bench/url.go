@@ -22,8 +22,8 @@ const (
 //
 // The options of both are header_digest and data_digest (crc32c or none). Those of iSCSI
 // are target_user and target_password (mutual CHAP), those of NVMe dhchap_secret and
-// dhchap_ctrl_secret (DH-HMAC-CHAP keys in their DHHC-1 form). IPv6 addresses
-// stand in brackets.
+// dhchap_ctrl_secret (DH-HMAC-CHAP keys in their DHHC-1 form), and tls_key (the host's
+// key in its NVMeTLSkey-1 form, to use TLS). IPv6 addresses stand in brackets.
 type URL struct {
 	NVMe                       bool   // an NVMe/TCP URL
 	Address                    string // host:port
@@ -32,6 +32,7 @@ type URL struct {
 	NSID                       uint32 // NVMe
 	User, Password             string // CHAP of the initiator, or the host's key; empty for none
 	MutualUser, MutualPassword string // CHAP of the target, or the controller's key; empty for none
+	TLSKey                     string // of the host; empty to use no TLS
 	HeaderDigest, DataDigest   bool   // CRC32C asked for
 }
 
@@ -134,6 +135,8 @@ func (u *URL) options(query string) error {
 			u.Password = value
 		case key == "dhchap_ctrl_secret" && u.NVMe:
 			u.MutualPassword = value
+		case key == "tls_key" && u.NVMe:
+			u.TLSKey = value
 		case key == "header_digest":
 			u.HeaderDigest, err = digest(value)
 		case key == "data_digest":

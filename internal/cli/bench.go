@@ -31,7 +31,8 @@ machine spends on each I/O.
 
 The URL is iscsi://[USER@]HOST[:PORT]/IQN/LUN or nvme://HOST[:PORT]/NQN/NSID. The
 secret of USER is read from --chap-secret-file, or asked for; the DH-HMAC-CHAP key of
-an NVMe host, which --initiator names, from --dhchap-key-file.`,
+an NVMe host, which --initiator names, from --dhchap-key-file, and its key of TLS, which
+is used then, from --tls-key-file.`,
 		Example: `  lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0
   lintel bench iscsi://192.0.2.10/iqn.2026-11.io.lintel:lab/3 --connections 2 --duration 30s
   lintel bench iscsi://127.0.0.1/iqn.2026-11.io.lintel:demo/0 --read-percent 0 --verify --yes
@@ -56,12 +57,13 @@ an NVMe host, which --initiator names, from --dhchap-key-file.`,
 	cmd.Flags().AddGoFlagSet(set)
 	secrets.chap.flags(cmd, "chap-secret", "the CHAP secret of the URL's user", "; asked for where neither is given")
 	secrets.key.flags(cmd, "dhchap-key", "the DH-HMAC-CHAP key of an NVMe host", "")
+	secrets.tls.flags(cmd, "tls-key", "the TLS key of an NVMe host", "")
 	cmd.Flags().BoolVarP(&ch.yes, "yes", "y", false, "do not ask")
 	return cmd
 }
 
 // benchSecrets are the secrets that a URL is given from elsewhere.
-type benchSecrets struct{ chap, key secret }
+type benchSecrets struct{ chap, key, tls secret }
 
 // url adds the secret to a URL that names a user without one, and the key to that of
 // a namespace.
@@ -79,17 +81,11 @@ func (s *benchSecrets) url(a *app, text string) (string, error) {
 		return "", usage("CHAP is for iSCSI: over NVMe a host has a DH-HMAC-CHAP key, --dhchap-key-file")
 	case !u.NVMe && s.key.given():
 		return "", usage("DH-HMAC-CHAP is for NVMe: over iSCSI a user has a CHAP secret, --chap-secret-file")
-	case u.NVMe && s.key.given():
-		key, err := s.key.read(a)
-		if err != nil {
-			return "", err
-		}
-		separator := "?"
-		if strings.Contains(text, "?") {
-			separator = "&"
-		}
-		return text + separator + "dhchap_secret=" + url.QueryEscape(key), nil
-	case u.NVMe || u.User == "" && !s.chap.given() || u.Password != "":
+	case !u.NVMe && s.tls.given():
+		return "", usage("TLS is for NVMe: iSCSI has none")
+	case u.NVMe:
+		return s.options(a, text)
+	case u.User == "" && !s.chap.given() || u.Password != "":
 		return text, nil
 	case u.User == "":
 		return "", usage("whose secret is it? Name the user in the URL: iscsi://USER@HOST/IQN/LUN")
@@ -102,6 +98,28 @@ func (s *benchSecrets) url(a *app, text string) (string, error) {
 		return "", usage("%s must not contain /, ? or @", s.chap.what)
 	}
 	return strings.Replace(text, "@", "%"+secret+"@", 1), nil
+}
+
+// options adds the keys of an NVMe host to a URL.
+func (s *benchSecrets) options(a *app, text string) (string, error) {
+	for _, o := range []struct {
+		name   string
+		secret *secret
+	}{{"dhchap_secret", &s.key}, {"tls_key", &s.tls}} {
+		if !o.secret.given() {
+			continue
+		}
+		key, err := o.secret.read(a)
+		if err != nil {
+			return "", err
+		}
+		separator := "?"
+		if strings.Contains(text, "?") {
+			separator = "&"
+		}
+		text += separator + o.name + "=" + url.QueryEscape(key)
+	}
+	return text, nil
 }
 
 func (a *app) bench(ctx context.Context, config bench.Config) error {

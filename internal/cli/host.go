@@ -20,7 +20,7 @@ volume is mapped to it, and then the same volumes over both protocols.`,
   lintel host create lab --iqn 'iqn.1993-08.org.debian:*' --address 192.0.2.0/24
   lintel host create db --nqn nqn.2014-08.com.example:db
   lintel host list`,
-		a.hostCreate(), a.hostList(), a.hostShow(), a.hostSet(), a.hostDelete(), a.hostKey(), a.hostConfig())
+		a.hostCreate(), a.hostList(), a.hostShow(), a.hostSet(), a.hostDelete(), a.hostKey(), a.hostTLSKey(), a.hostConfig())
 }
 
 // hostFlags are the flags that host create and host set have in common.
@@ -28,6 +28,7 @@ type hostFlags struct {
 	at           *attributes
 	chap, mutual secret
 	key, ctrlKey secret
+	tlsKey       secret
 }
 
 func (h *hostFlags) add(cmd *cobra.Command) {
@@ -40,6 +41,7 @@ func (h *hostFlags) add(cmd *cobra.Command) {
 	h.mutual.flags(cmd, "mutual-secret", "the array's CHAP secret", "; asked for where neither is given")
 	h.key.flags(cmd, "dhchap-key", "the host's DH-HMAC-CHAP key, DHHC-1:...:", "")
 	h.ctrlKey.flags(cmd, "dhchap-ctrl-key", "the array's DH-HMAC-CHAP key, DHHC-1:...:", "")
+	h.tlsKey.flags(cmd, "tls-key", "the host's TLS key, NVMeTLSkey-1:...:", "; such a host has to use TLS")
 	h.at.flag(cmd, "comment", "comment", "free text, at most 255 bytes")
 }
 
@@ -51,7 +53,7 @@ func (h *hostFlags) secrets(a *app) error {
 		secret      *secret
 	}{
 		{"chap_user", "chap_secret", &h.chap}, {"mutual_user", "mutual_secret", &h.mutual},
-		{"", "dhchap_key", &h.key}, {"", "dhchap_ctrl_key", &h.ctrlKey},
+		{"", "dhchap_key", &h.key}, {"", "dhchap_ctrl_key", &h.ctrlKey}, {"", "tls_key", &h.tlsKey},
 	} {
 		wanted := s.user != "" && h.at.spec.Get(h.at.field(s.user)).String() != ""
 		if !wanted && !s.secret.given() {
@@ -80,7 +82,8 @@ most exactly: an exact name counts before one with * or ?.
 
 With --chap-user the secret (12 bytes or more) is asked for, or read from the first
 line of the file that --chap-secret-file names. CHAP is for iSCSI; over NVMe a host
-proves itself with the key that --dhchap-key-file gives.`,
+proves itself with the key that --dhchap-key-file gives. One with a key from
+--tls-key-file has to use TLS, which proves it too: see lintel portal add --tls.`,
 		Example: `  lintel host create esx1 --iqn iqn.1998-01.com.vmware:esx1
   lintel host create db --iqn iqn.1993-08.org.debian:01:db-a --iqn iqn.1993-08.org.debian:01:db-b
   lintel host create any --iqn '*' --address 192.0.2.0/24
@@ -170,6 +173,16 @@ func dhchapWord(h *lintelv1.Host) string {
 	return "none"
 }
 
+func tlsWord(h *lintelv1.Host) string {
+	switch {
+	case h.GetStatus().GetTlsKeySet():
+		return "required"
+	case len(h.GetSpec().GetNqns()) == 0:
+		return ""
+	}
+	return "none"
+}
+
 func (a *app) hostShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show HOST",
@@ -205,6 +218,7 @@ func describeHost(h *lintelv1.Host) []detail {
 		detail{"chap user", spec.GetChapUser()},
 		detail{"mutual user", spec.GetMutualUser()},
 		detail{"dhchap", dhchapWord(h)},
+		detail{"tls", tlsWord(h)},
 		detail{"groups", strings.Join(status.GetGroups(), " ")},
 		detail{"luns", fmt.Sprint(status.GetLuns())},
 		detail{"sessions", fmt.Sprint(status.GetSessions())},
@@ -220,7 +234,7 @@ func (a *app) hostSet() *cobra.Command {
 	var ch change
 	iqns := listEdit{flag: "iqn", field: "initiators", get: (*lintelv1.HostSpec).GetInitiators, set: func(names []string) { spec.Initiators = names }}
 	nqns := listEdit{flag: "nqn", field: "nqns", get: (*lintelv1.HostSpec).GetNqns, set: func(names []string) { spec.Nqns = names }}
-	var noCHAP, noDHCHAP bool
+	var noCHAP, noDHCHAP, noTLS bool
 	cmd := &cobra.Command{
 		Use:   "set HOST",
 		Short: "Set attributes of a host",
@@ -247,6 +261,12 @@ or key counts from the next login on.`,
 				}
 				flags.at.set = append(flags.at.set, "dhchap_key")
 			}
+			if noTLS {
+				if flags.tlsKey.given() {
+					return usage("--no-tls does not go with a TLS key")
+				}
+				flags.at.set = append(flags.at.set, "tls_key")
+			}
 			if err := flags.secrets(a); err != nil {
 				return err
 			}
@@ -272,6 +292,7 @@ or key counts from the next login on.`,
 	nqns.flags(cmd, "`NQN`")
 	cmd.Flags().BoolVar(&noCHAP, "no-chap", false, "let the host in without CHAP")
 	cmd.Flags().BoolVar(&noDHCHAP, "no-dhchap", false, "let the host in without DH-HMAC-CHAP")
+	cmd.Flags().BoolVar(&noTLS, "no-tls", false, "forget the host's TLS key, so that it does not use TLS")
 	ch.dryFlag(cmd)
 	a.completeArgs(cmd, false, hostNames)
 	return cmd

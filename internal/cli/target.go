@@ -48,7 +48,11 @@ func describeTarget(t *lintelv1.Target) []detail {
 		{"chap", chapAlgorithms(t.GetSpec().GetChapAlgorithms())},
 	}
 	for _, p := range t.GetPortals() {
-		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d in port group %d, %s, %s", portalName(p), word(p.GetSpec().GetProtocol()), p.GetSpec().GetTag(), p.GetSpec().GetPortGroup(),
+		speaks := word(p.GetSpec().GetProtocol())
+		if p.GetSpec().GetTls() == lintelv1.TlsMode_TLS_MODE_REQUIRED {
+			speaks += " with TLS"
+		}
+		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d in port group %d, %s, %s", portalName(p), speaks, p.GetSpec().GetTag(), p.GetSpec().GetPortGroup(),
 			stateText(word(p.GetState()), p.GetReason()), plural(int(p.GetSessions()), "session"))})
 	}
 	for _, g := range t.GetPortGroups() {
@@ -171,13 +175,16 @@ func (a *app) portalAdd() *cobra.Command {
 		Use:   "add ADDRESS[:PORT]",
 		Short: "Listen on one more address",
 		Long: `Listens on one more address, now and after a restart. The port is 3260 for iSCSI,
-4420 for NVMe/TCP and 8009 for NVMe discovery unless it is given. Neither protocol
-is encrypted: use a network of its own, or IPsec, for anything but this machine.`,
+4420 for NVMe/TCP and 8009 for NVMe discovery unless it is given. With --tls required
+an NVMe portal takes only hosts that use TLS with their key, see lintel host tls-key.
+Without it, and with iSCSI, nothing is encrypted: use a network of its own, or IPsec,
+for anything but this machine.`,
 		Example: `  lintel portal add 192.0.2.10
   lintel portal add 192.0.2.10:3261 --tag 1
   lintel portal add [2001:db8::10]:3260
   lintel portal add 198.51.100.10 --port-group 2
-  lintel portal add 192.0.2.10 --protocol nvme-tcp`,
+  lintel portal add 192.0.2.10 --protocol nvme-tcp
+  lintel portal add 192.0.2.10:4421 --protocol nvme-tcp --tls required`,
 		Args: takes("ADDRESS[:PORT]"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
 			portal, err := parsePortal(args[0], spec.GetProtocol())
@@ -195,6 +202,7 @@ is encrypted: use a network of its own, or IPsec, for anything but this machine.
 	at.flag(cmd, "protocol", "protocol", "what the portal speaks (default: iscsi)")
 	at.flag(cmd, "port-group", "port_group", "target port group, 1 to 65535, for an access state of its own (default: that of the tag, or the head's own); a new number makes one")
 	at.flag(cmd, "tag", "tag", "target portal group tag, or port id, 1 to 65535; iSCSI portals that share one can serve one session together (default: a new one)")
+	at.flag(cmd, "tls", "tls", "whether an NVMe portal takes TLS and nothing else, or none (default: off)")
 	ch.dryFlag(cmd)
 	return cmd
 }
@@ -224,6 +232,7 @@ func (a *app) portalList() *cobra.Command {
 var portalColumns = []column[*lintelv1.Portal]{
 	{head: "PORTAL", text: portalName},
 	{head: "PROTOCOL", text: func(p *lintelv1.Portal) string { return word(p.GetSpec().GetProtocol()) }},
+	{head: "TLS", text: func(p *lintelv1.Portal) string { return word(p.GetSpec().GetTls()) }},
 	{head: "TAG", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSpec().GetTag()) }},
 	{head: "GROUP", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSpec().GetPortGroup()) }},
 	{head: "STATE", text: func(p *lintelv1.Portal) string { return word(p.GetState()) }, style: func(p *lintelv1.Portal) style {

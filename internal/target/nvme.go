@@ -32,6 +32,7 @@ func (t *Target) newSubsystem(doc *array.Document) error {
 	t.subsystem = subsystem
 	t.nvmeServer = nvmetcp.NewServer(nvmetcp.Config{
 		NewQueue: func(c nvme.QueueConfig) nvmetcp.Queue { return subsystem.NewQueue(c) },
+		Secure:   nvmeAccess{t}.secure,
 		Logger:   t.log,
 	})
 	return nil
@@ -55,6 +56,9 @@ func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 	}
 	if p := portalAt(s, r.Local); p != nil && p.Protocol == array.NVMeDiscovery && !r.Discovery {
 		return nvme.Grant{}, refuse("portal %s is for discovery only", p.AddrPort())
+	}
+	if err := checkTLS(h, r); err != nil {
+		return nvme.Grant{}, err
 	}
 	var g nvme.Grant
 	if p := portalAt(s, r.Local); p != nil {
@@ -125,7 +129,8 @@ func (a nvmeAccess) Discovery(peer nvme.Peer) nvme.Discovery {
 	s, generation := t.state, t.discoveryGeneration
 	t.mu.Unlock()
 	d := nvme.Discovery{Generation: generation, NQN: s.Document.Target.SubsystemNQN}
-	if s.MatchNQN(peer.HostNQN, peer.Remote.Addr()) == nil {
+	h := s.MatchNQN(peer.HostNQN, peer.Remote.Addr())
+	if h == nil {
 		return d
 	}
 	same := true
@@ -135,8 +140,11 @@ func (a nvmeAccess) Discovery(peer nvme.Peer) nvme.Discovery {
 		}
 		// What a host is told of these depends on how it got here.
 		same = same && !p.Address.IsUnspecified() && !p.Address.IsLoopback()
+		if !useful(p, h) {
+			continue
+		}
 		if at, ok := reachable(p, peer.Local.Addr(), peer.Remote.Addr()); ok {
-			d.Ports = append(d.Ports, nvme.Port{ID: p.Tag, Address: at, Only: p.Protocol == array.NVMeDiscovery})
+			d.Ports = append(d.Ports, nvme.Port{ID: p.Tag, Address: at, Secure: p.TLS, Only: p.Protocol == array.NVMeDiscovery})
 		}
 	}
 	for i := range d.Ports {
@@ -151,7 +159,8 @@ func discoveryDiffers(previous, state *array.State) bool {
 		return true
 	}
 	a, b := previous.Document, state.Document
-	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Portals, b.Portals)
+	sameTLS := func(g, h *array.Host) bool { return g == h || g.ID == h.ID && (g.TLSKey == "") == (h.TLSKey == "") }
+	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Portals, b.Portals) || !slices.EqualFunc(a.Hosts, b.Hosts, sameTLS)
 }
 
 func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {

@@ -27,7 +27,7 @@ func (t *Target) applyListeners(state *array.State) {
 	t.mu.Lock()
 	var closing []*portal
 	for id, p := range t.portals {
-		if w := want[id]; w == nil || w.AddrPort() != p.spec.AddrPort() || w.Tag != p.spec.Tag {
+		if w := want[id]; w == nil || w.AddrPort() != p.spec.AddrPort() || w.Tag != p.spec.Tag || w.TLS != p.spec.TLS {
 			closing = append(closing, p)
 			delete(t.portals, id)
 		}

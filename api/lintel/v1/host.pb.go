@@ -58,6 +58,10 @@ type HostSpec struct {
 	// Key the array proves to know where the host asks for it, not dhchap_key, which
 	// it needs; empty for none. Write-only.
 	DhchapCtrlKey string `protobuf:"bytes,11,opt,name=dhchap_ctrl_key,json=dhchapCtrlKey,proto3" json:"dhchap_ctrl_key,omitempty"`
+	// Key of TLS over NVMe: NVMeTLSkey-1:hh:base64:, with hh 00 for no hash or 01, 02
+	// for SHA-256, SHA-384. A host with a key has to use TLS, but for discovery.
+	// Empty for none. Write-only.
+	TlsKey        string `protobuf:"bytes,12,opt,name=tls_key,json=tlsKey,proto3" json:"tls_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -169,6 +173,13 @@ func (x *HostSpec) GetDhchapCtrlKey() string {
 	return ""
 }
 
+func (x *HostSpec) GetTlsKey() string {
+	if x != nil {
+		return x.TlsKey
+	}
+	return ""
+}
+
 // HostStatus is what the array reports.
 type HostStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -182,6 +193,7 @@ type HostStatus struct {
 	MutualSecretSet  bool     `protobuf:"varint,5,opt,name=mutual_secret_set,json=mutualSecretSet,proto3" json:"mutual_secret_set,omitempty"`
 	DhchapKeySet     bool     `protobuf:"varint,6,opt,name=dhchap_key_set,json=dhchapKeySet,proto3" json:"dhchap_key_set,omitempty"`
 	DhchapCtrlKeySet bool     `protobuf:"varint,7,opt,name=dhchap_ctrl_key_set,json=dhchapCtrlKeySet,proto3" json:"dhchap_ctrl_key_set,omitempty"`
+	TlsKeySet        bool     `protobuf:"varint,8,opt,name=tls_key_set,json=tlsKeySet,proto3" json:"tls_key_set,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -261,6 +273,13 @@ func (x *HostStatus) GetDhchapKeySet() bool {
 func (x *HostStatus) GetDhchapCtrlKeySet() bool {
 	if x != nil {
 		return x.DhchapCtrlKeySet
+	}
+	return false
+}
+
+func (x *HostStatus) GetTlsKeySet() bool {
+	if x != nil {
+		return x.TlsKeySet
 	}
 	return false
 }
@@ -864,7 +883,7 @@ var File_lintel_v1_host_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14lintel/v1/host.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xe9\x02\n" +
+	"\x14lintel/v1/host.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\x87\x03\n" +
 	"\bHostSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -882,7 +901,8 @@ const file_lintel_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"dhchap_key\x18\n" +
 	" \x01(\tB\x03\x80\x01\x01R\tdhchapKey\x12+\n" +
-	"\x0fdhchap_ctrl_key\x18\v \x01(\tB\x03\x80\x01\x01R\rdhchapCtrlKey\"\xfd\x01\n" +
+	"\x0fdhchap_ctrl_key\x18\v \x01(\tB\x03\x80\x01\x01R\rdhchapCtrlKey\x12\x1c\n" +
+	"\atls_key\x18\f \x01(\tB\x03\x80\x01\x01R\x06tlsKey\"\x9d\x02\n" +
 	"\n" +
 	"HostStatus\x12\x1a\n" +
 	"\bsessions\x18\x01 \x01(\rR\bsessions\x12\x12\n" +
@@ -891,7 +911,8 @@ const file_lintel_v1_host_proto_rawDesc = "" +
 	"\x0fchap_secret_set\x18\x04 \x01(\bR\rchapSecretSet\x12*\n" +
 	"\x11mutual_secret_set\x18\x05 \x01(\bR\x0fmutualSecretSet\x12$\n" +
 	"\x0edhchap_key_set\x18\x06 \x01(\bR\fdhchapKeySet\x12-\n" +
-	"\x13dhchap_ctrl_key_set\x18\a \x01(\bR\x10dhchapCtrlKeySet\"\xb8\x01\n" +
+	"\x13dhchap_ctrl_key_set\x18\a \x01(\bR\x10dhchapCtrlKeySet\x12\x1e\n" +
+	"\vtls_key_set\x18\b \x01(\bR\ttlsKeySet\"\xb8\x01\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +

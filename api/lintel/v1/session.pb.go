@@ -206,7 +206,7 @@ type Session struct {
 	ControllerId uint32 `protobuf:"varint,17,opt,name=controller_id,json=controllerId,proto3" json:"controller_id,omitempty"`
 	// Host identifier over NVMe, 32 hex digits; empty over iSCSI.
 	HostIdentifier string `protobuf:"bytes,18,opt,name=host_identifier,json=hostIdentifier,proto3" json:"host_identifier,omitempty"`
-	// The other end has proved who it is, by CHAP or DH-HMAC-CHAP.
+	// The other end has proved who it is, by CHAP, DH-HMAC-CHAP or TLS.
 	Authenticated bool `protobuf:"varint,19,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -191,6 +191,58 @@ func (PortalState) EnumDescriptor() ([]byte, []int) {
 	return file_lintel_v1_target_proto_rawDescGZIP(), []int{2}
 }
 
+// TlsMode says what a portal speaks below its protocol.
+type TlsMode int32
+
+const (
+	TlsMode_TLS_MODE_UNSPECIFIED TlsMode = 0
+	// No TLS.
+	TlsMode_TLS_MODE_OFF TlsMode = 1
+	// TLS 1.3 with the pre-shared keys of the hosts, and nothing else.
+	TlsMode_TLS_MODE_REQUIRED TlsMode = 2
+)
+
+// Enum value maps for TlsMode.
+var (
+	TlsMode_name = map[int32]string{
+		0: "TLS_MODE_UNSPECIFIED",
+		1: "TLS_MODE_OFF",
+		2: "TLS_MODE_REQUIRED",
+	}
+	TlsMode_value = map[string]int32{
+		"TLS_MODE_UNSPECIFIED": 0,
+		"TLS_MODE_OFF":         1,
+		"TLS_MODE_REQUIRED":    2,
+	}
+)
+
+func (x TlsMode) Enum() *TlsMode {
+	p := new(TlsMode)
+	*p = x
+	return p
+}
+
+func (x TlsMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TlsMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_lintel_v1_target_proto_enumTypes[3].Descriptor()
+}
+
+func (TlsMode) Type() protoreflect.EnumType {
+	return &file_lintel_v1_target_proto_enumTypes[3]
+}
+
+func (x TlsMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TlsMode.Descriptor instead.
+func (TlsMode) EnumDescriptor() ([]byte, []int) {
+	return file_lintel_v1_target_proto_rawDescGZIP(), []int{3}
+}
+
 // TargetSpec is what the administrator sets.
 type TargetSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -283,7 +335,9 @@ type PortalSpec struct {
 	// pool has one access state. A group that does not exist is made, and goes with
 	// its last portal. 0 stands for that of the portals with the same tag, or else
 	// for the head's own.
-	PortGroup     uint32 `protobuf:"varint,5,opt,name=port_group,json=portGroup,proto3" json:"port_group,omitempty"`
+	PortGroup uint32 `protobuf:"varint,5,opt,name=port_group,json=portGroup,proto3" json:"port_group,omitempty"`
+	// Whether connections have to use TLS. NVMe alone; unspecified stands for off.
+	Tls           TlsMode `protobuf:"varint,6,opt,name=tls,proto3,enum=lintel.v1.TlsMode" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +405,13 @@ func (x *PortalSpec) GetPortGroup() uint32 {
 		return x.PortGroup
 	}
 	return 0
+}
+
+func (x *PortalSpec) GetTls() TlsMode {
+	if x != nil {
+		return x.Tls
+	}
+	return TlsMode_TLS_MODE_UNSPECIFIED
 }
 
 // Portal is an address that the head listens on.
@@ -1221,7 +1282,7 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12A\n" +
 	"\x0fchap_algorithms\x18\x03 \x03(\x0e2\x18.lintel.v1.ChapAlgorithmR\x0echapAlgorithms\x12#\n" +
-	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"\x9c\x01\n" +
+	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"\xc2\x01\n" +
 	"\n" +
 	"PortalSpec\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
@@ -1229,7 +1290,8 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\x03tag\x18\x03 \x01(\rR\x03tag\x12/\n" +
 	"\bprotocol\x18\x04 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\x12\x1d\n" +
 	"\n" +
-	"port_group\x18\x05 \x01(\rR\tportGroup\"\xd7\x01\n" +
+	"port_group\x18\x05 \x01(\rR\tportGroup\x12$\n" +
+	"\x03tls\x18\x06 \x01(\x0e2\x12.lintel.v1.TlsModeR\x03tls\"\xd7\x01\n" +
 	"\x06Portal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12)\n" +
@@ -1307,7 +1369,11 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\vPortalState\x12\x1c\n" +
 	"\x18PORTAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PORTAL_STATE_LISTENING\x10\x01\x12\x17\n" +
-	"\x13PORTAL_STATE_FAILED\x10\x022\x9d\x03\n" +
+	"\x13PORTAL_STATE_FAILED\x10\x02*L\n" +
+	"\aTlsMode\x12\x18\n" +
+	"\x14TLS_MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fTLS_MODE_OFF\x10\x01\x12\x15\n" +
+	"\x11TLS_MODE_REQUIRED\x10\x022\x9d\x03\n" +
 	"\rTargetService\x12K\n" +
 	"\tGetTarget\x12\x1b.lintel.v1.GetTargetRequest\x1a\x1c.lintel.v1.GetTargetResponse\"\x03\x90\x02\x01\x12O\n" +
 	"\fUpdateTarget\x12\x1e.lintel.v1.UpdateTargetRequest\x1a\x1f.lintel.v1.UpdateTargetResponse\x12F\n" +
@@ -1327,70 +1393,72 @@ func file_lintel_v1_target_proto_rawDescGZIP() []byte {
 	return file_lintel_v1_target_proto_rawDescData
 }
 
-var file_lintel_v1_target_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_lintel_v1_target_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_lintel_v1_target_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_lintel_v1_target_proto_goTypes = []any{
 	(ChapAlgorithm)(0),             // 0: lintel.v1.ChapAlgorithm
 	(AccessState)(0),               // 1: lintel.v1.AccessState
 	(PortalState)(0),               // 2: lintel.v1.PortalState
-	(*TargetSpec)(nil),             // 3: lintel.v1.TargetSpec
-	(*PortalSpec)(nil),             // 4: lintel.v1.PortalSpec
-	(*Portal)(nil),                 // 5: lintel.v1.Portal
-	(*PoolAccess)(nil),             // 6: lintel.v1.PoolAccess
-	(*PortGroup)(nil),              // 7: lintel.v1.PortGroup
-	(*Target)(nil),                 // 8: lintel.v1.Target
-	(*GetTargetRequest)(nil),       // 9: lintel.v1.GetTargetRequest
-	(*GetTargetResponse)(nil),      // 10: lintel.v1.GetTargetResponse
-	(*UpdateTargetRequest)(nil),    // 11: lintel.v1.UpdateTargetRequest
-	(*UpdateTargetResponse)(nil),   // 12: lintel.v1.UpdateTargetResponse
-	(*AddPortalRequest)(nil),       // 13: lintel.v1.AddPortalRequest
-	(*AddPortalResponse)(nil),      // 14: lintel.v1.AddPortalResponse
-	(*RemovePortalRequest)(nil),    // 15: lintel.v1.RemovePortalRequest
-	(*RemovePortalResponse)(nil),   // 16: lintel.v1.RemovePortalResponse
-	(*SetAccessStateRequest)(nil),  // 17: lintel.v1.SetAccessStateRequest
-	(*SetAccessStateResponse)(nil), // 18: lintel.v1.SetAccessStateResponse
-	(Protocol)(0),                  // 19: lintel.v1.Protocol
-	(*fieldmaskpb.FieldMask)(nil),  // 20: google.protobuf.FieldMask
-	(*Plan)(nil),                   // 21: lintel.v1.Plan
+	(TlsMode)(0),                   // 3: lintel.v1.TlsMode
+	(*TargetSpec)(nil),             // 4: lintel.v1.TargetSpec
+	(*PortalSpec)(nil),             // 5: lintel.v1.PortalSpec
+	(*Portal)(nil),                 // 6: lintel.v1.Portal
+	(*PoolAccess)(nil),             // 7: lintel.v1.PoolAccess
+	(*PortGroup)(nil),              // 8: lintel.v1.PortGroup
+	(*Target)(nil),                 // 9: lintel.v1.Target
+	(*GetTargetRequest)(nil),       // 10: lintel.v1.GetTargetRequest
+	(*GetTargetResponse)(nil),      // 11: lintel.v1.GetTargetResponse
+	(*UpdateTargetRequest)(nil),    // 12: lintel.v1.UpdateTargetRequest
+	(*UpdateTargetResponse)(nil),   // 13: lintel.v1.UpdateTargetResponse
+	(*AddPortalRequest)(nil),       // 14: lintel.v1.AddPortalRequest
+	(*AddPortalResponse)(nil),      // 15: lintel.v1.AddPortalResponse
+	(*RemovePortalRequest)(nil),    // 16: lintel.v1.RemovePortalRequest
+	(*RemovePortalResponse)(nil),   // 17: lintel.v1.RemovePortalResponse
+	(*SetAccessStateRequest)(nil),  // 18: lintel.v1.SetAccessStateRequest
+	(*SetAccessStateResponse)(nil), // 19: lintel.v1.SetAccessStateResponse
+	(Protocol)(0),                  // 20: lintel.v1.Protocol
+	(*fieldmaskpb.FieldMask)(nil),  // 21: google.protobuf.FieldMask
+	(*Plan)(nil),                   // 22: lintel.v1.Plan
 }
 var file_lintel_v1_target_proto_depIdxs = []int32{
 	0,  // 0: lintel.v1.TargetSpec.chap_algorithms:type_name -> lintel.v1.ChapAlgorithm
-	19, // 1: lintel.v1.PortalSpec.protocol:type_name -> lintel.v1.Protocol
-	4,  // 2: lintel.v1.Portal.spec:type_name -> lintel.v1.PortalSpec
-	2,  // 3: lintel.v1.Portal.state:type_name -> lintel.v1.PortalState
-	1,  // 4: lintel.v1.PoolAccess.state:type_name -> lintel.v1.AccessState
-	6,  // 5: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
-	3,  // 6: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
-	5,  // 7: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
-	7,  // 8: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
-	8,  // 9: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
-	3,  // 10: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
-	20, // 11: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	8,  // 12: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
-	21, // 13: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
-	4,  // 14: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
-	5,  // 15: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
-	21, // 16: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
-	19, // 17: lintel.v1.RemovePortalRequest.protocol:type_name -> lintel.v1.Protocol
-	21, // 18: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
-	1,  // 19: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
-	8,  // 20: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
-	21, // 21: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
-	9,  // 22: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
-	11, // 23: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
-	13, // 24: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
-	15, // 25: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
-	17, // 26: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
-	10, // 27: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
-	12, // 28: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
-	14, // 29: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
-	16, // 30: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
-	18, // 31: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
-	27, // [27:32] is the sub-list for method output_type
-	22, // [22:27] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 1: lintel.v1.PortalSpec.protocol:type_name -> lintel.v1.Protocol
+	3,  // 2: lintel.v1.PortalSpec.tls:type_name -> lintel.v1.TlsMode
+	5,  // 3: lintel.v1.Portal.spec:type_name -> lintel.v1.PortalSpec
+	2,  // 4: lintel.v1.Portal.state:type_name -> lintel.v1.PortalState
+	1,  // 5: lintel.v1.PoolAccess.state:type_name -> lintel.v1.AccessState
+	7,  // 6: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
+	4,  // 7: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
+	6,  // 8: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
+	8,  // 9: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
+	9,  // 10: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
+	4,  // 11: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
+	21, // 12: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 13: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
+	22, // 14: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
+	5,  // 15: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
+	6,  // 16: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
+	22, // 17: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
+	20, // 18: lintel.v1.RemovePortalRequest.protocol:type_name -> lintel.v1.Protocol
+	22, // 19: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
+	1,  // 20: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
+	9,  // 21: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
+	22, // 22: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
+	10, // 23: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
+	12, // 24: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
+	14, // 25: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
+	16, // 26: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
+	18, // 27: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
+	11, // 28: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
+	13, // 29: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
+	15, // 30: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
+	17, // 31: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
+	19, // 32: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_target_proto_init() }
@@ -1404,7 +1472,7 @@ func file_lintel_v1_target_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lintel_v1_target_proto_rawDesc), len(file_lintel_v1_target_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,

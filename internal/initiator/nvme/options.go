@@ -17,6 +17,7 @@ import (
 	"net"
 	"time"
 
+	"lintel.io/lintel/internal/nvme/tlskey"
 	wire "lintel.io/lintel/internal/wire/nvme"
 	pdu "lintel.io/lintel/internal/wire/nvmetcp"
 )
@@ -52,6 +53,8 @@ type Options struct {
 	KeepAlive time.Duration
 	// Auth holds the keys of DH-HMAC-CHAP, nil for none.
 	Auth *Auth
+	// TLS is the host's key where TLS is to be used, nil for none.
+	TLS *tlskey.Key
 	// OnEvent is told asynchronous events: dword 0 of the completion. Where it is nil
 	// none are asked for. It must not wait for the controller.
 	OnEvent func(event uint32)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/initiator/sendq"
+	"lintel.io/lintel/internal/tlspsk"
 	pdu "lintel.io/lintel/internal/wire/nvmetcp"
 )
 
@@ -93,7 +94,7 @@ const receiveBuffer = 256 << 10
 // connection opens a connection and initializes it (NVMe/TCP 1.0 §3.4). The queue
 // has room for the one command that makes it a queue, Connect.
 func (c *Controller) connection(ctx context.Context, id uint16) (*Queue, error) {
-	conn, err := c.opts.Dial(ctx, c.address)
+	conn, err := c.dialTransport(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +118,29 @@ func (c *Controller) connection(ctx context.Context, id uint16) (*Queue, error) 
 	}
 	q.buf = make([]byte, receiveBuffer)
 	return q, nil
+}
+
+// dialTransport opens a connection, with TLS where there is a key for it (NVMe/TCP 1.0 §3.6.1).
+func (c *Controller) dialTransport(ctx context.Context) (net.Conn, error) {
+	conn, err := c.opts.Dial(ctx, c.address)
+	if err != nil || c.opts.TLS == nil {
+		return conn, err
+	}
+	offers, err := c.opts.TLS.Offers(c.opts.HostNQN, c.opts.Subsystem)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	secured, err := tlspsk.Client(conn, offers)
+	if !stop() && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secured, nil
 }
 
 // serve starts the goroutines of the queue.

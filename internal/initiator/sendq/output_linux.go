@@ -11,7 +11,7 @@ import (
 const maxVectors = 1024
 
 // Output writes batches to a connection: to a socket with writev, without
-// waiting where asked, to any other connection piece by piece. It is not safe for concurrent use.
+// waiting where asked, to any other connection in its own way. It is not safe for concurrent use.
 type Output struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil where conn is no socket
@@ -26,6 +26,8 @@ type Output struct {
 	wrote   int
 	errno   syscall.Errno
 	attempt func(fd uintptr) bool
+
+	pieces net.Buffers // of a connection that is no socket
 }
 
 // NewOutput returns an output to a connection.
@@ -51,13 +53,8 @@ func (o *Output) Write(wait bool) (n int, done bool, err error) {
 		if !wait {
 			return 0, len(o.batch.segs) == 0, nil
 		}
-		for _, s := range o.batch.segs {
-			written, err := o.conn.Write(o.batch.bytes(s))
-			if n += written; err != nil {
-				return n, false, err
-			}
-		}
-		return n, true, nil
+		n, err := writePieces(o.conn, o.batch, &o.pieces)
+		return n, err == nil, err
 	}
 	o.wait = wait
 	for o.next < len(o.batch.segs) {

@@ -7,8 +7,9 @@ import "net"
 // Output writes batches to a connection, and always waits for it. It is not
 // safe for concurrent use.
 type Output struct {
-	conn  net.Conn
-	batch *Batch
+	conn   net.Conn
+	batch  *Batch
+	pieces net.Buffers
 }
 
 // NewOutput returns an output to a connection.
@@ -22,10 +23,6 @@ func (o *Output) Write(wait bool) (n int, done bool, err error) {
 	if !wait {
 		return 0, len(o.batch.segs) == 0, nil
 	}
-	pieces := make(net.Buffers, 0, len(o.batch.segs))
-	for _, s := range o.batch.segs {
-		pieces = append(pieces, o.batch.bytes(s))
-	}
-	written, err := pieces.WriteTo(o.conn)
-	return int(written), err == nil, err
+	n, err = writePieces(o.conn, o.batch, &o.pieces)
+	return n, err == nil, err
 }
