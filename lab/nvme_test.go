@@ -2,19 +2,33 @@ package lab_test
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"lintel.io/lintel/internal/hostconfig"
 	"lintel.io/lintel/lab"
 )
 
 // nvmeName returns the NVMe name of a guest.
 func nvmeName(m *lab.Machine) string { return "nqn.2026-11.io.lintel.lab:" + m.Name }
 
-// nvmeSAN starts a lab whose array runs on a guest and serves NVMe/TCP on san-a, with
-// host1 as NVMe host and host2 as iSCSI initiator of the same array.
+// systemctl stands in for systemd in a guest: it starts what nvme-cli's udev rule asks
+// for, nvmf-connect@ARGUMENTS.service, as that unit does.
+const systemctl = `#!/bin/sh
+for unit; do
+	case $unit in
+	nvmf-connect@*.service)
+		arguments=${unit#nvmf-connect@}
+		setsid /usr/sbin/nvme connect-all --quiet ${arguments%.service} >/tmp/nvmf-connect.log 2>&1 </dev/null &
+	esac
+done
+`
+
+// nvmeSAN starts a lab whose array runs on a guest and serves NVMe/TCP on san-a. Both
+// hosts are set up for NVMe, host2 is an iSCSI initiator too.
 func nvmeSAN(t *testing.T) *san {
 	t.Helper()
 	t.Parallel()
@@ -34,8 +48,13 @@ func nvmeSAN(t *testing.T) *san {
 	s.lintel(t, "portal", "add", head.Address("san-a"), "--protocol", "nvme-tcp")
 	s.lintel(t, "portal", "add", head.Address("san-a"), "--protocol", "nvme-discovery")
 	s.lintel(t, "host", "create", "host1", "--nqn", nvmeName(s.host))
-	s.lintel(t, "host", "create", "host2", "--iqn", host2.IQN())
-	sh(t, s.host, "mkdir -p /etc/nvme; echo %s >/etc/nvme/hostnqn; cat /proc/sys/kernel/random/uuid >/etc/nvme/hostid", nvmeName(s.host))
+	s.lintel(t, "host", "create", "host2", "--iqn", host2.IQN(), "--nqn", nvmeName(host2))
+	for _, h := range []*lab.Machine{s.host, host2} {
+		sh(t, h, "mkdir -p /etc/nvme; echo %s >/etc/nvme/hostnqn; cat /proc/sys/kernel/random/uuid >/etc/nvme/hostid", nvmeName(h))
+		must(t, h.WriteFile(ctx, "/usr/bin/systemctl", strings.NewReader(systemctl), 0o755))
+		must(t, h.WriteFile(ctx, hostconfig.NVMe.Path, strings.NewReader(hostconfig.NVMe.Text()), 0o644))
+		sh(t, h, "udevadm control --reload")
+	}
 	must(t, host2.StartInitiator(ctx))
 	sh(t, host2, "pkill -x multipathd; sleep 0.2") // the disks as such
 	return s
@@ -64,13 +83,13 @@ func namespace(t testing.TB, m *lab.Machine, nsid int) string {
 	done; nvme list-subsys >&2; exit 1`, nsid)
 }
 
-// controllerState waits until the controller behind a portal is in a state, and
+// controllerState waits until the I/O controller behind a portal is in a state, and
 // returns its device.
 func controllerState(t testing.TB, m *lab.Machine, portal, state string) string {
 	t.Helper()
 	return sh(t, m, `for i in $(seq 600); do
 		for c in /sys/class/nvme/nvme*; do
-			[ -e $c/address ] && grep -q 'traddr=%s,' $c/address && [ "$(cat $c/state)" = %s ] && echo /dev/${c##*/} && exit 0
+			[ -e $c/address ] && [ "$(cat $c/cntrltype)" = io ] && grep -q 'traddr=%s,' $c/address && [ "$(cat $c/state)" = %s ] && echo /dev/${c##*/} && exit 0
 		done; sleep 0.1
 	done; nvme list-subsys >&2; exit 1`, portal, state)
 }
@@ -88,11 +107,11 @@ func shrinks(t *testing.T, s *san, script string, args ...any) {
 
 // TestNVMe checks what a Linux host does over NVMe/TCP (NVMe Base 2.0 §5.16, §5.17, §7, §8.1, §8.3.4, §8.13, §8.19, NVMe NVM 1.0 §3.2, NVMe TCP 1.0 §3.3).
 func TestNVMe(t *testing.T) {
-	s := nvmeSAN(t)
+	t.Parallel() // it waits for long, for paths to fail and to come back
+	s := alone(func() *san { return nvmeSAN(t) })
 	host, nqn := s.host, subsystem(t, s)
 	portals := []string{s.array.Address("san-a"), s.array.Address("san-b")}
 	s.volume(t, "n1", "128MiB", 0)
-	connect := "nvme connect -t tcp -s 4420 -n " + nqn + " --keep-alive-tmo=2 --reconnect-delay=1 -a "
 	step := func(name string, run func(t *testing.T)) {
 		if !t.Run(name, run) {
 			t.FailNow() // the next ones work with what it leaves
@@ -107,18 +126,23 @@ func TestNVMe(t *testing.T) {
 				"subtype: nvme subsystem", "subnqn:  "+nqn+"\n", "traddr:  "+portals[0], "trsvcid: 4420", "sectype: none")
 		}
 	})
-	step("connect", func(t *testing.T) {
-		sh(t, host, "%s%s", connect, portals[0])
+	step("connect-all as the autoconnect service runs it", func(t *testing.T) {
+		must(t, host.WriteFile(within(t, time.Minute), hostconfig.NVMeDiscovery.Path,
+			strings.NewReader(hostconfig.NVMeDiscovery.Text(netip.AddrPortFrom(netip.MustParseAddr(portals[0]), 8009))), 0o644))
+		sh(t, host, "$(sed -n 's/^ExecStart=//p' /lib/systemd/system/nvmf-autoconnect.service)")
 		controller = controllerState(t, host, portals[0], "live")
 		device = namespace(t, host, 1)
 		contains(t, sh(t, host, "nvme list"), device+" ", "LINTEL VIRTUAL-DISK")
 		contains(t, sh(t, host, "nvme list-subsys"), "NQN="+nqn, "tcp traddr="+portals[0]+",trsvcid=4420")
-		contains(t, s.lintel(t, "session", "list"), nvmeName(host), "nvme-tcp")
+		contains(t, s.lintel(t, "session", "list"), nvmeName(host), "nvme-tcp", "discovery")
+		contains(t, sh(t, host, "cat /sys/class/nvme-subsystem/*/iopolicy | sort -u"), "round-robin")
 	})
 	step("identify", func(t *testing.T) {
 		contains(t, sh(t, host, "nvme id-ctrl %s", controller), "mn        : LINTEL VIRTUAL-DISK", "subnqn    : "+nqn, "cntrltype : 1", "ver       : 0x20000", "fuses     : 0x1")
 		contains(t, sh(t, host, "nvme id-ns %s", device), "nsze    : 0x40000", "anagrpid: 1", "lbads:9  rp:0 (in use)", "nmic    : 0x1", "nvmcap  : 134217728")
 		contains(t, sh(t, host, "nvme ns-descs %s", device), "eui64   : ", "nguid   : ", "uuid    : ", "csi     : 0")
+		contains(t, sh(t, host, "nvme ana-log %s", controller), "ngrps	:	1", "grpid	:	1", "state	:	optimized", "nsid	:	1")
+		contains(t, sh(t, host, "nvme supported-log-pages %s", controller), "LID 0xc (Asymmetric Namespace Access)", "LID 0x80 (Reservation Notification)")
 	})
 	step("file system", func(t *testing.T) {
 		sh(t, host, `
@@ -144,8 +168,8 @@ func TestNVMe(t *testing.T) {
 		verify(t, s, device, "--offset=160m --size=16m --bs=64k")
 	})
 	step("a second portal is a second path", func(t *testing.T) {
-		s.lintel(t, "portal", "add", portals[1], "--protocol", "nvme-tcp")
-		sh(t, host, "%s%s; echo round-robin >$(grep -l -x %s /sys/class/nvme-subsystem/*/subsysnqn | xargs dirname)/iopolicy", connect, portals[1], nqn)
+		// The discovery controller tells the host, which connects by itself.
+		s.lintel(t, "portal", "add", portals[1], "--protocol", "nvme-tcp", "--port-group", "2")
 		for _, p := range portals {
 			controllerState(t, host, p, "live")
 		}
@@ -158,11 +182,11 @@ func TestNVMe(t *testing.T) {
 			t.Errorf("%s namespace heads, want 1", n)
 		}
 	})
+	step("access states", func(t *testing.T) { anaStates(t, s, device, portals[1]) })
 	for i, network := range []string{"san-a", "san-b"} {
 		step("a path is lost under load: "+network, func(t *testing.T) {
 			l := startLoad(t, host, device)
-			sh(t, host, `f=/sys/class/net/%s/statistics/tx_packets; n=$(cat $f)
-				for i in $(seq 300); do [ $(cat $f) -gt $((n + 200)) ] && exit 0; sleep 0.1; done; echo "no I/O on this path" >&2; exit 1`, network)
+			carries(t, host, network)
 			must(t, host.Cut(within(t, time.Minute), network, lab.Both))
 			controllerState(t, host, portals[i], "connecting")
 			time.Sleep(time.Second) // of I/O on the other path
@@ -171,25 +195,83 @@ func TestNVMe(t *testing.T) {
 			l.end()
 		})
 	}
-	step("reservations", func(t *testing.T) { nvmeReservations(t, host, device) })
+	step("reservations", func(t *testing.T) { nvmeReservations(t, s, device) })
 	step("one volume, two protocols", func(t *testing.T) { twoProtocols(t, s) })
+	step("a host moves from iSCSI to NVMe", func(t *testing.T) { moveToNVMe(t, s) })
 	step("DH-HMAC-CHAP", func(t *testing.T) { dhchap(t, s, nqn, portals[0]) })
 }
 
-// nvmeReservations goes through the life of a reservation (NVMe Base 2.0 §8.19).
-func nvmeReservations(t *testing.T, host *lab.Machine, device string) {
-	report := "nvme resv-report " + device + " --eds"
-	contains(t, sh(t, host, "%s", report), "rtype     : 0", "regctl    : 0")
-	sh(t, host, "nvme resv-register %s --nrkey=0x11 --rrega=0", device)
-	refused(t, host, "nvme resv-acquire %s --crkey=0x12 --rtype=1 --racqa=0", device)
-	sh(t, host, "nvme resv-acquire %s --crkey=0x11 --rtype=1 --racqa=0", device)
+// carries waits until a network has carried I/O of a host; the kernel counts no I/O of
+// a multipath namespace.
+func carries(t *testing.T, host *lab.Machine, network string) {
+	t.Helper()
+	sh(t, host, `f=/sys/class/net/%s/statistics/tx_packets; n=$(cat $f)
+		for i in $(seq 300); do [ $(cat $f) -gt $((n + 200)) ] && exit 0; sleep 0.1; done; echo "no I/O on this path" >&2; exit 1`, network)
+}
+
+// anaStates goes through the ANA states of the second portal under load (NVMe Base 2.0
+// §8.1): the host uses the other path, and no error reaches the application.
+func anaStates(t *testing.T, s *san, device, portal string) {
+	shows := func(state string) {
+		t.Helper()
+		sh(t, s.host, `for i in $(seq 300); do
+				nvme list-subsys %s | grep 'traddr=%s,' | grep -q 'live %s *$' && exit 0; sleep 0.1
+			done; nvme list-subsys %[1]s >&2; exit 1`, device, portal, state)
+	}
+	l := startLoad(t, s.host, device)
+	for _, of := range []struct{ state, ana string }{
+		{"non-optimized", "non-optimized"}, {"standby", "inaccessible"}, {"unavailable", "inaccessible"}, {"transitioning", "change"}, {"offline", "persistent-loss"}, {"optimized", "optimized"},
+	} {
+		s.lintel(t, "target", "set-state", "default", of.state, "--port-group", "2", "--yes")
+		shows(of.ana)
+		carries(t, s.host, "san-a")
+	}
+	l.end()
+}
+
+// nvmeReservations goes through the life of a reservation of two hosts (NVMe Base 2.0 §8.19).
+func nvmeReservations(t *testing.T, s *san, d1 string) {
+	one, two := s.host, s.Machine("host2")
+	s.lintel(t, "map", "n1", "host2", "--nsid", "1")
+	sh(t, two, "nvme connect-all -t tcp -a %s -s 8009", s.array.Address("san-a"))
+	controllerState(t, two, s.array.Address("san-b"), "live")
+	d2 := namespace(t, two, 1)
+	report := "nvme resv-report %s --eds"
+	id := func(m *lab.Machine) string {
+		return "hostid     : " + strings.ReplaceAll(sh(t, m, "cat /etc/nvme/hostid"), "-", "")
+	}
+	write := "dd if=/dev/zero of=%s bs=4k count=1 oflag=direct conv=notrunc status=none"
+	read := "dd if=%s of=/dev/null bs=4k count=1 iflag=direct status=none"
+
+	contains(t, sh(t, one, report, d1), "rtype     : 0", "regctl    : 0")
+	sh(t, one, "nvme resv-register %s --nrkey=0x11 --rrega=0", d1)
+	contains(t, refused(t, one, "nvme resv-acquire %s --crkey=0x12 --rtype=1 --racqa=0 2>&1", d1), "Reservation Conflict")
+	sh(t, one, "nvme resv-acquire %s --crkey=0x11 --rtype=1 --racqa=0", d1)
 	// Both controllers of the host are its registrants.
-	contains(t, sh(t, host, "%s", report), "rtype     : 1", "regctl    : 2", "rcsts      : 1", "rkey       : 11",
-		"hostid     : "+strings.ReplaceAll(sh(t, host, "cat /etc/nvme/hostid"), "-", ""))
-	sh(t, host, "nvme resv-release %s --crkey=0x11 --rtype=1 --rrela=0", device)
-	contains(t, sh(t, host, "%s", report), "rtype     : 0", "regctl    : 2", "rcsts      : 0")
-	sh(t, host, "nvme resv-register %s --crkey=0x11 --rrega=1", device)
-	contains(t, sh(t, host, "%s", report), "regctl    : 0")
+	contains(t, sh(t, two, report, d2), "rtype     : 1", "regctl    : 2", "rcsts      : 1", "rkey       : 11", id(one))
+	refused(t, two, write, d2)
+	sh(t, two, read, d2)
+	sh(t, one, write, d1)
+	contains(t, refused(t, two, "nvme resv-acquire %s --crkey=0x22 --rtype=1 --racqa=0 2>&1", d2), "Reservation Conflict") // it is not registered
+	sh(t, two, "nvme resv-register %s --nrkey=0x22 --rrega=0", d2)
+	contains(t, sh(t, one, report, d1), "regctl    : 4", "rkey       : 11", "rkey       : 22", id(one), id(two))
+	contains(t, refused(t, two, "nvme resv-acquire %s --crkey=0x22 --rtype=1 --racqa=0 2>&1", d2), "Reservation Conflict")
+	refused(t, two, write, d2)
+
+	// Preempt and Abort takes the reservation, and the first host's registration.
+	sh(t, two, "nvme resv-acquire %s --crkey=0x22 --prkey=0x11 --rtype=2 --racqa=2", d2)
+	contains(t, sh(t, one, report, d1), "rtype     : 2", "regctl    : 2", "rkey       : 22", id(two))
+	refused(t, one, write, d1)
+	refused(t, one, read, d1)
+	sh(t, two, write, d2)
+	// A new key, release, and the end of all registrations.
+	sh(t, two, "nvme resv-register %s --crkey=0x22 --nrkey=0x23 --rrega=2; nvme resv-release %[1]s --crkey=0x23 --rtype=2 --rrela=0", d2)
+	contains(t, sh(t, one, report, d1), "rtype     : 0", "regctl    : 2", "rcsts      : 0", "rkey       : 23")
+	sh(t, one, write, d1)
+	sh(t, one, "nvme resv-register %s --nrkey=0x11 --rrega=0; nvme resv-release %[1]s --crkey=0x11 --rrela=1", d1) // clear
+	contains(t, sh(t, two, report, d2), "rtype     : 0", "regctl    : 0")
+	sh(t, two, "nvme disconnect-all")
+	s.lintel(t, "unmap", "n1", "host2", "--yes")
 }
 
 // twoProtocols has one host reserve a volume over NVMe and another over iSCSI: either
@@ -233,10 +315,33 @@ func twoProtocols(t *testing.T, s *san) {
 	must(t, two.Logout(within(t, time.Minute)))
 }
 
+// moveToNVMe takes a host with a file system on a volume from iSCSI to NVMe: nothing
+// is copied, and the volume has the identity that it had.
+func moveToNVMe(t *testing.T, s *san) {
+	host := s.Machine("host2")
+	s.lintel(t, "volume", "create", "moved", "--size", "64MiB")
+	s.lintel(t, "map", "moved", "host2", "--lun", "4", "--nsid", "5")
+	must(t, host.Login(within(t, time.Minute), s.array.Address("san-a")))
+	d := disk(t, host, s.array.Address("san-a"), 4)
+	sum := sh(t, host, `
+		mkfs.ext4 -q %s; mkdir -p /mnt/moved; mount %[1]s /mnt/moved
+		dd if=/dev/urandom of=/mnt/moved/file bs=1M count=8 status=none; sha256sum </mnt/moved/file; umount /mnt/moved`, d)
+	eui := sh(t, host, "sg_vpd --page=di %s | grep -A1 EUI-64 | grep -o '0x[0-9a-f]*' | cut -c3-", d)
+	must(t, host.Logout(within(t, time.Minute)))
+
+	sh(t, host, "nvme connect-all -t tcp -a %s -s 8009", s.array.Address("san-a"))
+	d = namespace(t, host, 5)
+	contains(t, sh(t, host, "nvme id-ns %s", d), "eui64   : "+eui)
+	if got := sh(t, host, "mount %s /mnt/moved; sha256sum </mnt/moved/file; touch /mnt/moved/new; umount /mnt/moved", d); got != sum {
+		t.Errorf("the file has the sum %s over NVMe, %s over iSCSI", got, sum)
+	}
+	sh(t, host, "nvme disconnect-all")
+}
+
 // dhchap checks that only the right key lets the host in (NVMe Base 2.0 §8.13.5).
 func dhchap(t *testing.T, s *san, nqn, portal string) {
 	host := s.host
-	sh(t, host, "nvme disconnect-all")
+	sh(t, host, "rm /usr/bin/systemctl; nvme disconnect-all")
 	var keys [3]string
 	for i := range keys {
 		keys[i] = sh(t, host, "nvme gen-dhchap-key --hmac=%d -n %s", i+1, nvmeName(host))

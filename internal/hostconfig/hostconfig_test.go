@@ -30,8 +30,8 @@ func TestPortals(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "--transport=tcp --traddr=192.0.2.10 --trsvcid=8009 ") ||
-		!strings.HasPrefix(lines[1], "--transport=tcp --traddr=2001:db8::1 --trsvcid=4420 ") {
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "--persistent --transport=tcp --traddr=192.0.2.10 --trsvcid=8009 ") ||
+		!strings.HasPrefix(lines[1], "--persistent --transport=tcp --traddr=2001:db8::1 --trsvcid=4420 ") {
 		t.Errorf("%q", lines)
 	}
 }
