@@ -107,8 +107,7 @@ func shrinks(t *testing.T, s *san, script string, args ...any) {
 
 // TestNVMe checks what a Linux host does over NVMe/TCP (NVMe Base 2.0 §5.16, §5.17, §7, §8.1, §8.3.4, §8.13, §8.19, NVMe NVM 1.0 §3.2, NVMe TCP 1.0 §3.3).
 func TestNVMe(t *testing.T) {
-	t.Parallel() // it waits for long, for paths to fail and to come back
-	s := alone(func() *san { return nvmeSAN(t) })
+	s := nvmeSAN(t)
 	host, nqn := s.host, subsystem(t, s)
 	portals := []string{s.array.Address("san-a"), s.array.Address("san-b")}
 	s.volume(t, "n1", "128MiB", 0)
