@@ -95,9 +95,9 @@ func (p *pair) read() (content slot, problems []Problem, err error) {
 		if content.sequence >= marked {
 			return content, problems, nil
 		}
-		err = fmt.Errorf("%s: version %d of the %v was acknowledged, and is lost from slot %c at byte %d: what is left is version %d; "+
+		err = fmt.Errorf("version %d of the %v was acknowledged, and is lost from slot %c at byte %d: what is left is version %d; "+
 			"bring the file back from a backup, or go on with the older version: dd if=/dev/zero of=%s bs=%d seek=%d count=1 conv=notrunc",
-			p.name, marked, p.kind, 'A'+p.next, p.offset[p.next], content.sequence, p.name, blockSize, p.mark/blockSize)
+			marked, p.kind, 'A'+p.next, p.offset[p.next], content.sequence, p.name, blockSize, p.mark/blockSize)
 	}
 	return slot{}, problems, err
 }
