@@ -34,6 +34,7 @@ func (k *keeper) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /down", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, "ok")
+		_ = http.NewResponseController(w).Flush() // this process is about to end
 		k.stop()
 	})
 	mux.HandleFunc("POST /detach", func(w http.ResponseWriter, r *http.Request) {

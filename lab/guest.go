@@ -39,6 +39,8 @@ type guest struct {
 	took    time.Duration
 	cut     map[string]Direction
 	plugged map[string]int // disks that were added while it ran, and their number
+
+	consoleMu sync.Mutex // one command at a time
 }
 
 // The states of a guest.
@@ -73,13 +75,35 @@ func (g *guest) powerOnLocked(ctx context.Context) error {
 	if on {
 		return nil
 	}
+	err := g.boot(ctx)
+	if errors.Is(err, ErrNoTick) {
+		g.note("it is started again: " + ErrNoTick.Error())
+		err = g.boot(ctx)
+	}
+	return err
+}
+
+// note adds a line of the lab's own to the guest's console log.
+func (g *guest) note(text string) {
+	log, err := os.OpenFile(g.k.layout.log(g.spec.Name), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return // there is no log that it could be missed in
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "lab: %s: %s\n", g.spec.Name, text)
+}
+
+// boot starts the guest once; where it fails, the guest is off and its console's log says why.
+func (g *guest) boot(ctx context.Context) error {
 	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, g.k.order.BootTimeout, fmt.Errorf("its agent does not answer after %s", g.k.order.BootTimeout))
+	defer cancel()
 	ended, ready, err := g.start()
 	if err != nil {
 		return fmt.Errorf("guest %s: %w", g.spec.Name, err)
 	}
-	timeout := time.NewTimer(g.k.order.BootTimeout)
-	defer timeout.Stop()
+	stuck := make(chan error, 1)
+	go func() { stuck <- g.watchTick(ctx) }()
 	select {
 	case <-ready:
 		g.mu.Lock()
@@ -88,12 +112,39 @@ func (g *guest) powerOnLocked(ctx context.Context) error {
 		return nil
 	case <-ended:
 		err = errors.New("its kernel ended while it started")
-	case <-timeout.C:
-		err = fmt.Errorf("its agent does not answer after %s", g.k.order.BootTimeout)
-	case <-ctx.Done():
-		err = ctx.Err()
+	case err = <-stuck:
 	}
-	return fmt.Errorf("guest %s: %w; end of its console:\n%s", g.spec.Name, err, tail(g.k.layout.log(g.spec.Name), 2000))
+	err = fmt.Errorf("guest %s: %w; end of its console:\n%s", g.spec.Name, err, tail(g.k.layout.log(g.spec.Name), 2000))
+	return errors.Join(err, g.powerOffLocked())
+}
+
+// watchTick returns ErrNoTick when the clock of a guest that starts stands still, and
+// else why its context has ended. A kernel that waits for its first tick, for ever, does
+// not answer at all.
+func (g *guest) watchTick(ctx context.Context) error {
+	last := ""
+	for still := 0; still < 3; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Second):
+		}
+		still++
+		if ticks, err := timerLine(g.console("proc interrupts")); err == nil && ticks != last {
+			last, still = ticks, 0
+		}
+	}
+	return ErrNoTick
+}
+
+// timerLine returns the line of /proc/interrupts that counts the timer's.
+func timerLine(interrupts string, err error) (string, error) {
+	for line := range strings.Lines(interrupts) {
+		if strings.Contains(line, "timer") {
+			return line, err
+		}
+	}
+	return interrupts, err
 }
 
 // start runs the guest's kernel.
@@ -215,6 +266,8 @@ func (g *guest) setLink(ctx context.Context, network string, cut Direction) erro
 
 // console has the guest's kernel carry out a command of the management console.
 func (g *guest) console(command string) (string, error) {
+	g.consoleMu.Lock()
+	defer g.consoleMu.Unlock()
 	name := g.spec.Name
 	return mconsole(g.k.layout.console(name), g.k.layout.path("uml", "."+name), command)
 }

@@ -43,7 +43,8 @@ type Options struct {
 	Program string
 	// Images to start from.
 	Images Images
-	// BootTimeout bounds the start of a guest; 0 stands for a minute.
+	// BootTimeout bounds the start of a guest; 0 stands for two minutes, of which a
+	// machine with nothing else to do needs a few seconds.
 	BootTimeout time.Duration
 }
 
@@ -150,7 +151,7 @@ func (l *Lab) fill(o Options, cpus []int) error {
 		}
 	}
 	if o.BootTimeout == 0 {
-		o.BootTimeout = time.Minute
+		o.BootTimeout = 2 * time.Minute
 	}
 	text, err := json.MarshalIndent(order{Topology: l.Topology, Images: o.Images, CPUs: cpus, BootTimeout: o.BootTimeout}, "", "  ")
 	if err == nil {

@@ -255,15 +255,7 @@ var ErrNoTick = errors.New("the guest gets no timer interrupts: switch it off an
 // CheckTick checks that the guest gets timer interrupts, and returns ErrNoTick where
 // not. It takes a second.
 func (m *Machine) CheckTick(ctx context.Context) error {
-	count := func() (string, error) {
-		text, err := m.Console(ctx, "proc interrupts")
-		for line := range strings.Lines(text) {
-			if strings.Contains(line, "hr timer") || strings.Contains(line, "timer") {
-				return line, err
-			}
-		}
-		return text, err
-	}
+	count := func() (string, error) { return timerLine(m.Console(ctx, "proc interrupts")) }
 	before, err := count()
 	if err != nil {
 		return err

@@ -71,6 +71,13 @@ func New(t TB, topology Topology) *Lab {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	if s, err := l.Status(ctx); err == nil {
+		for _, g := range s.Guests {
+			if g.Boots > 1 {
+				t.Logf("guest %s had to be started %d times: %v", g.Name, g.Boots, ErrNoTick)
+			}
+		}
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			l.show(t)

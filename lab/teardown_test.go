@@ -104,7 +104,11 @@ func TestNothingStays(t *testing.T) {
 // processesOf returns the processes that have the folder of a lab on their command
 // line: its keeper and all guests.
 func processesOf(name string) []string {
-	dir := filepath.Join(lab.BaseDir(), name)
+	return processesWith(filepath.Join(lab.BaseDir(), name))
+}
+
+// processesWith returns the processes that have a folder on their command line.
+func processesWith(dir string) []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range paths {

@@ -1,7 +1,7 @@
 // Command summary runs a command that prints test2json events (go test -json),
 // shows failures as they happen, and closes with the counts:
 //
-//	summary [-skips] -- go test -json ./...
+//	summary [-skips] [-tests] -- go test -json ./...
 package main
 
 import (
@@ -26,13 +26,14 @@ type event struct {
 
 func main() {
 	skips := flag.Bool("skips", false, "list every skipped test with its reason")
+	tests := flag.Bool("tests", false, "show tests that took a second or more as they pass")
 	flag.Parse()
-	os.Exit(run(flag.Args(), *skips))
+	os.Exit(run(flag.Args(), *skips, *tests))
 }
 
-func run(args []string, listSkips bool) int {
+func run(args []string, listSkips, showTests bool) int {
 	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: summary [-skips] -- go test -json ...")
+		fmt.Fprintln(os.Stderr, "usage: summary [-skips] [-tests] -- go test -json ...")
 		return 2
 	}
 	start := time.Now()
@@ -77,6 +78,9 @@ func run(args []string, listSkips bool) int {
 			fmt.Printf("FAIL  %s\n%s", key, strings.Join(lines, ""))
 		case e.Test != "" && e.Action == "pass":
 			passed++
+			if showTests && e.Elapsed >= 1 && !strings.Contains(e.Test, "/") {
+				fmt.Printf("ok    %s %.0fs\n", e.Test, e.Elapsed)
+			}
 		case e.Test != "" && e.Action == "skip":
 			skipped = append(skipped, key+": "+reason(lines))
 		}
