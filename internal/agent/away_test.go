@@ -78,8 +78,9 @@ func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
 	if _, err := os.Stat(r.backing(v)); err != nil {
 		t.Errorf("the file went before there was an answer: %v", err)
 	}
+	refuse(r, connect.CodeUnavailable, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}})
 	r.plane.setAway(false, false)
-	r.agent.Reapply(t.Context())
+	call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}})
 	if _, err := os.Stat(r.backing(v)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is still there: %v", err)
 	}

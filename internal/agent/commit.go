@@ -170,14 +170,29 @@ func (a *Agent) commitSome(batch []*mutation) (n int) {
 	return n
 }
 
-// ready returns an error where the data plane could not take a change over.
+// ready returns an error where the data plane could not take a change over, or has not taken the one
+// before: no change is made on top of one that is not in effect.
 func (a *Agent) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
-	if err := a.plane.Ready(ctx); err != nil {
+	err := a.plane.Ready(ctx)
+	if err == nil && noAnswer(a.lastApply()) {
+		a.Reapply(context.Background())
+		if err = a.lastApply(); !noAnswer(err) {
+			err = nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	return nil
+}
+
+// lastApply returns what the last Apply has failed with.
+func (a *Agent) lastApply() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.applyErr
 }
 
 // finish answers a mutation, once.

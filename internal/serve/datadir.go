@@ -114,15 +114,15 @@ func readPID(file *os.File) int {
 func (l *Lock) Release() error { return l.file.Close() }
 
 // listenUnix listens on a unix socket that only this user may use. What is
-// left of an earlier socket is removed: the caller holds the directory's lock.
+// left of an earlier socket is removed, where nobody answers there any more.
 func listenUnix(path string) (net.Listener, error) {
 	short, release, err := shortPath(path)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the old socket: %w", err)
+	if err := removeSocket(path, short); err != nil {
+		return nil, fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 	if err != nil {
@@ -133,6 +133,23 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("protect the socket: %w", err), listener.Close())
 	}
 	return listener, nil
+}
+
+// removeSocket removes a socket that nobody listens on; short is a short name of it.
+func removeSocket(path, short string) error {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return errors.New("a file that is not a socket is in the way")
+	}
+	if conn, err := net.Dial("unix", short); err == nil {
+		conn.Close()
+		return errors.New("another process listens there")
+	}
+	return os.Remove(path)
 }
 
 // DialUnix connects to the unix socket at path, however long the path is.

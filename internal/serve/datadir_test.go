@@ -59,3 +59,31 @@ func TestSocketWithLongPath(t *testing.T) {
 		t.Errorf("the socket has mode %v (%v)", info.Mode(), err)
 	}
 }
+
+func TestSocketOfOthersIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	listener, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "another process listens there") {
+		t.Errorf("over a socket in use: %v", err)
+	}
+	conn, err := DialUnix(context.Background(), path)
+	if err != nil {
+		t.Fatalf("the first one is gone: %v", err)
+	}
+	conn.Close()
+	file := filepath.Join(dir, "precious")
+	if err := os.WriteFile(file, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(file); err == nil {
+		t.Error("a file was taken for a socket")
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "data" {
+		t.Errorf("the file is %q (%v)", b, err)
+	}
+}
