@@ -75,6 +75,8 @@ var layers = []struct{ room, forbidden, reason string }{
 	{"internal/iscsi", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "lintel.io/lintel/internal/agent", "the data plane runs without its manager"},
 	{"internal/target", "connectrpc.com/connect", "the data plane has no management protocol"},
+	{"internal/agent", "lintel.io/lintel/internal/target", "the data plane may be another process"},
+	{"internal/control", "lintel.io/lintel/internal/target", "the data plane is behind the agent's interface"},
 	{"internal/cli", "lintel.io/lintel/internal/scsi", "the command line is a client of the API"},
 	{"internal/cli", "lintel.io/lintel/internal/iscsi", "the command line is a client of the API"},
 }
