@@ -240,6 +240,10 @@ func acquireLock(t *testing.T, c *cluster, disks [2]string) {
 		for i in $(seq 100); do sanlock client status >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`)
 	sh(t, c.hosts[0], "sanlock client init -s "+lockspace+":0:%s:0 -o 2; sanlock client init -r "+resource, disks[0], disks[0])
 	both("sanlock client add_lockspace -s " + lockspace + ":$id:$disk:0 -o 2")
+	// What one host has let go the other one takes.
+	for i, h := range c.hosts {
+		sh(t, h, "sanlock client command -r "+resource+" -c /bin/true", disks[i])
+	}
 	// The command begins when the lock is held.
 	must(t, c.hosts[0].WriteFile(within(t, time.Minute), "/tmp/hold", strings.NewReader("touch /run/held\nexec sleep 1000\n"), 0o644))
 	must(t, c.hosts[0].Start(within(t, time.Minute), "holder", "sanlock", "client", "command", "-r", fmt.Sprintf(resource, disks[0]), "-c", "/bin/sh", "/tmp/hold"))

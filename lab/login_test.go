@@ -56,6 +56,7 @@ func TestLogin(t *testing.T) {
 		sh(t, host, "iscsiadm -m discovery -t sendtargets -p [fd77:0:0:1::1]:3260 >/dev/null; iscsiadm -m node -T %s -p [fd77:0:0:1::1]:3260 --login", iqn)
 		contains(t, s.lintel(t, "session", "list"), "[fd77:0:0:1::11]")
 	})
+	// Linux has one connection in a session, so that several connections are several sessions.
 	t.Run("two sessions of one initiator", func(t *testing.T) {
 		defer logout()
 		set(t, "node.session.nr_sessions=2")
@@ -90,12 +91,30 @@ func TestLogin(t *testing.T) {
 	})
 	t.Run("logout ends the session", func(t *testing.T) {
 		logout()
+		s.lintel(t, "host", "set", "host1", "--no-chap")
 		if out := s.lintel(t, "session", "list"); strings.Contains(out, host.IQN()) {
 			t.Errorf("a session is left:\n%s", out)
 		}
 		if out := sh(t, host, "lsblk -dno NAME,VENDOR | grep LINTEL || true"); out != "" {
 			t.Errorf("a disk is left: %s", out)
 		}
+	})
+	t.Run("the host starts before the array", func(t *testing.T) {
+		set(t)
+		contains(t, sh(t, host, "iscsiadm -m node -T %s -p %s -o show; sync", iqn, portal), "node.startup = automatic", "node.session.timeo.replacement_timeout = 5")
+		must(t, s.array.Kill(within(t, time.Minute)))
+		must(t, host.Reset(within(t, 2*time.Minute)))
+		must(t, host.StartInitiator(within(t, time.Minute)))
+		// What open-iscsi's service runs.
+		must(t, host.Start(within(t, time.Minute), "open-iscsi", "iscsiadm", "-m", "node", "--loginall=automatic"))
+		sh(t, host, "for i in $(seq 300); do [ $(nstat -az TcpAttemptFails | awk '/^Tcp/ { print $2 }') -gt 0 ] && exit 0; sleep 0.1; done; exit 1") // nobody answers
+		must(t, s.array.Up(within(t, time.Minute)))
+		if p, err := host.Wait(within(t, time.Minute), "open-iscsi"); err != nil || p.Code != 0 {
+			log, _ := host.ReadFile(within(t, time.Minute), p.Log)
+			t.Fatalf("iscsiadm ended with %d, %v: %s", p.Code, err, log)
+		}
+		verify(t, s, disk(t, host, portal, 0), "--size=8m --bs=64k")
+		logout()
 	})
 }
 
