@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 
 	"connectrpc.com/connect"
@@ -21,6 +22,9 @@ func (a *Agent) targetMessage(ctx context.Context, state *array.State) *lintelv1
 	m := &lintelv1.Target{
 		Etag: t.Etag(), Spec: &lintelv1.TargetSpec{Iqn: t.IQN, SubsystemNqn: t.SubsystemNQN, Alias: t.Alias},
 		SubsystemSerial: state.Document.SubsystemSerial(), SubsystemModel: array.SubsystemModel,
+	}
+	for _, at := range t.Referrals {
+		m.Spec.NvmeReferrals = append(m.Spec.NvmeReferrals, at.String())
 	}
 	for _, c := range t.CHAP {
 		m.Spec.ChapAlgorithms = append(m.Spec.ChapAlgorithms, messageOf(chapAlgorithms, c))
@@ -75,6 +79,17 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 		}
 		algorithms = append(algorithms, word)
 	}
+	var referrals []netip.AddrPort
+	for _, text := range spec.GetNvmeReferrals() {
+		if text == "" {
+			continue
+		}
+		at, err := array.ParseReferral(text)
+		if err != nil {
+			return nil, err
+		}
+		referrals = append(referrals, at)
+	}
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
 		spoken, err := s.spoken(ctx)
 		if err != nil {
@@ -87,6 +102,7 @@ func (s targetService) UpdateTarget(ctx context.Context, req *connect.Request[li
 				"subsystem_nqn":   func() { t.SubsystemNQN = spec.GetSubsystemNqn() },
 				"alias":           func() { t.Alias = spec.GetAlias() },
 				"chap_algorithms": func() { t.CHAP = algorithms },
+				"nvme_referrals":  func() { t.Referrals = referrals },
 			}, "")
 		})
 		return &change{state: next, plan: plan}, cmp.Or(badMask, err)

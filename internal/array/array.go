@@ -111,6 +111,8 @@ type Target struct {
 	// CHAP lists the digests offered, in order of preference; empty stands for
 	// CHAPAlgorithms.
 	CHAP []CHAPAlgorithm `json:"chap,omitempty"`
+	// Referrals are other NVMe discovery services that hosts are referred to.
+	Referrals []netip.AddrPort `json:"nvme_referrals,omitempty"`
 	// PortGroups are the target port groups. The first one is the head's own; others
 	// are there for as long as a portal is in them.
 	PortGroups []PortGroup `json:"port_groups"`

@@ -366,3 +366,36 @@ func TestNumbersModel(t *testing.T) {
 		}
 	})
 }
+
+// TestReferrals checks which discovery services hosts can be referred to (NVMe Base 2.0 §5.16.1.23).
+func TestReferrals(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.9": "192.0.2.9:8009", " 192.0.2.9:4420": "192.0.2.9:4420", "2001:db8::1": "[2001:db8::1]:8009",
+		"[2001:db8::1]": "[2001:db8::1]:8009", "[2001:db8::1]:99": "[2001:db8::1]:99", "::ffff:192.0.2.9": "192.0.2.9:8009",
+	} {
+		if at, err := ParseReferral(text); err != nil || at.String() != want {
+			t.Errorf("%q: %s, %v", text, at, err)
+		}
+	}
+	for _, text := range []string{"", "array2", "0.0.0.0", "[::]:8009", "192.0.2.9:0", "224.0.0.1", "fe80::1%eth0"} {
+		if at, err := ParseReferral(text); KindOf(err) != KindInvalid {
+			t.Errorf("%q: %s, %v", text, at, err)
+		}
+	}
+	s, _ := newState(t)
+	idle := func(Protocol) bool { return false }
+	set := func(list ...netip.AddrPort) (*State, Plan, error) {
+		return s.UpdateTarget("", idle, func(t *Target) { t.Referrals = list })
+	}
+	one := netip.MustParseAddrPort("192.0.2.9:8009")
+	if _, _, err := set(one, one); KindOf(err) != KindInvalid {
+		t.Errorf("one twice: %v", err)
+	}
+	if _, _, err := set(make([]netip.AddrPort, MaxReferrals+1)...); KindOf(err) != KindInvalid {
+		t.Errorf("too many: %v", err)
+	}
+	next, plan, err := set(one)
+	if err != nil || len(next.Document.Target.Referrals) != 1 || len(s.Document.Target.Referrals) != 0 || len(plan.Steps) != 1 {
+		t.Errorf("%v, %v", plan, err)
+	}
+}

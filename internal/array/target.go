@@ -19,6 +19,7 @@ func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*
 		return nil, Plan{}, err
 	}
 	doc.Target.CHAP = slices.Clone(old.CHAP)
+	doc.Target.Referrals = slices.Clone(old.Referrals)
 	edit(&doc.Target)
 	iqn, err := NormalizeISCSIName(doc.Target.IQN)
 	if err != nil {
@@ -33,6 +34,7 @@ func (s *State) UpdateTarget(etag string, inUse func(Protocol) bool, edit func(*
 	d.add("subsystem_nqn", old.SubsystemNQN, doc.Target.SubsystemNQN)
 	d.add("alias", old.Alias, doc.Target.Alias)
 	d.add("chap_algorithms", old.CHAP, doc.Target.CHAP)
+	d.add("nvme_referrals", old.Referrals, doc.Target.Referrals)
 	if len(d.fields) == 0 {
 		return s, d.plan, nil
 	}
@@ -53,6 +55,31 @@ func (s *State) Portal(address netip.Addr, port uint16) (*Portal, error) {
 		}
 	}
 	return nil, Errorf(KindNotFound, "portal %s does not exist", netip.AddrPortFrom(address, port))
+}
+
+// MaxReferrals is how many other discovery services a target refers to.
+const MaxReferrals = 16
+
+// ParseReferral returns the address and port of another NVMe discovery service, whose
+// port is 8009 unless the text says otherwise, or a KindInvalid error.
+func ParseReferral(text string) (netip.AddrPort, error) {
+	text = strings.TrimSpace(text)
+	at, err := netip.ParseAddrPort(text)
+	if err != nil {
+		var address netip.Addr
+		address, err = ParsePortalAddress(text)
+		at = netip.AddrPortFrom(address, NVMeDiscovery.DefaultPort())
+	}
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	if err != nil || !validReferral(at) {
+		return netip.AddrPort{}, Errorf(KindInvalid, "referral %q: give the address of another discovery service, or address:port", text)
+	}
+	return at, nil
+}
+
+func validReferral(at netip.AddrPort) bool {
+	a := at.Addr()
+	return a.IsValid() && at.Port() != 0 && !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a.Zone() == ""
 }
 
 // ParsePortalAddress returns the address of a portal, or a KindInvalid error.

@@ -63,6 +63,14 @@ func (s *State) validateArray() error {
 		return Errorf(KindInvalid, "target alias: %w", err)
 	}
 	seen := make(map[CHAPAlgorithm]bool)
+	if len(d.Target.Referrals) > MaxReferrals {
+		return Errorf(KindInvalid, "a target has at most %d referrals", MaxReferrals)
+	}
+	for i, at := range d.Target.Referrals {
+		if !validReferral(at) || slices.Contains(d.Target.Referrals[:i], at) {
+			return Errorf(KindInvalid, "nvme_referrals: %s cannot be one, or is there twice", at)
+		}
+	}
 	for _, a := range d.Target.CHAP {
 		if !slices.Contains(CHAPAlgorithms, a) || seen[a] {
 			return Errorf(KindInvalid, "CHAP algorithm %q is unknown or named twice", a)

@@ -46,6 +46,7 @@ func describeTarget(t *lintelv1.Target) []detail {
 		{"model", t.GetSubsystemModel()},
 		{"alias", t.GetSpec().GetAlias()},
 		{"chap", chapAlgorithms(t.GetSpec().GetChapAlgorithms())},
+		{"nvme referrals", strings.Join(t.GetSpec().GetNvmeReferrals(), " ")},
 	}
 	for _, p := range t.GetPortals() {
 		speaks := word(p.GetSpec().GetProtocol())
@@ -83,7 +84,7 @@ func (a *app) targetSet() *cobra.Command {
 		Args:    takes(""),
 		RunE: a.with(func(ctx context.Context, c *api, _ []string) error {
 			if len(at.set) == 0 {
-				return usage("nothing to set: give --iqn, --nqn, --alias or --chap-algorithm")
+				return usage("nothing to set: give --iqn, --nqn, --alias, --chap-algorithm or --nvme-referral")
 			}
 			res, err := call(ctx, c.target.UpdateTarget, &lintelv1.UpdateTargetRequest{Spec: spec, UpdateMask: at.mask(), DryRun: ch.dry})
 			if err != nil {
@@ -96,6 +97,7 @@ func (a *app) targetSet() *cobra.Command {
 	at.flag(cmd, "nqn", "subsystem_nqn", "NQN of the NVM subsystem")
 	at.flag(cmd, "alias", "alias", "text shown to initiators")
 	at.flag(cmd, "chap-algorithm", "chap_algorithms", "digest offered for CHAP, strongest first; repeatable")
+	at.flag(cmd, "nvme-referral", "nvme_referrals", "`ADDRESS[:PORT]` of another NVMe discovery service, port 8009 by default; repeatable, '' for none")
 	ch.dryFlag(cmd)
 	return cmd
 }

@@ -150,6 +150,9 @@ func (a nvmeAccess) Discovery(peer nvme.Peer) nvme.Discovery {
 	for i := range d.Ports {
 		d.Ports[i].Same = same
 	}
+	for _, at := range s.Document.Target.Referrals {
+		d.Ports = append(d.Ports, nvme.Port{Address: at, Referral: true})
+	}
 	return d
 }
 
@@ -160,7 +163,8 @@ func discoveryDiffers(previous, state *array.State) bool {
 	}
 	a, b := previous.Document, state.Document
 	sameTLS := func(g, h *array.Host) bool { return g == h || g.ID == h.ID && (g.TLSKey == "") == (h.TLSKey == "") }
-	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Portals, b.Portals) || !slices.EqualFunc(a.Hosts, b.Hosts, sameTLS)
+	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Target.Referrals, b.Target.Referrals) ||
+		!slices.Equal(a.Portals, b.Portals) || !slices.EqualFunc(a.Hosts, b.Hosts, sameTLS)
 }
 
 func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {

@@ -402,6 +402,7 @@ func TestDiscoveryOfPortals(t *testing.T) {
 	f.doc.Portals = append(f.doc.Portals, &array.Portal{
 		Object: array.Object{ID: "l10"}, Address: netip.MustParseAddr("127.0.0.1"), Port: freePort(t), Tag: 10, Protocol: array.NVMeDiscovery,
 	})
+	f.doc.Target.Referrals = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:8009")}
 	f.apply()
 	ctx := context.Background()
 	io, only := f.doc.Portals[1].AddrPort().String(), f.doc.Portals[2].AddrPort().String()
@@ -414,7 +415,7 @@ func TestDiscoveryOfPortals(t *testing.T) {
 		for i, r := range log.Records {
 			got[i] = fmt.Sprintf("%d %s %s", r.Type, r.Endpoint(), r.Subsystem)
 		}
-		if want := []string{"3 " + io + " " + f.doc.DiscoveryNQN(), "2 " + io + " " + testSubsystem, "3 " + only + " " + f.doc.DiscoveryNQN()}; !slices.Equal(got, want) {
+		if want := []string{"3 " + io + " " + f.doc.DiscoveryNQN(), "2 " + io + " " + testSubsystem, "3 " + only + " " + f.doc.DiscoveryNQN(), "1 192.0.2.9:8009 " + wire.DiscoveryNQN}; !slices.Equal(got, want) {
 			t.Errorf("discovery through %s: %q, want %q", at, got, want)
 		}
 		if _, err := nvmehost.Discover(ctx, at, nvmehost.Options{HostNQN: testHostNQN + "x"}); err == nil {

@@ -253,7 +253,10 @@ type TargetSpec struct {
 	// Digests offered to hosts with CHAP, strongest first. Empty stands for all.
 	ChapAlgorithms []ChapAlgorithm `protobuf:"varint,3,rep,packed,name=chap_algorithms,json=chapAlgorithms,proto3,enum=lintel.v1.ChapAlgorithm" json:"chap_algorithms,omitempty"`
 	// NQN of the NVM subsystem, 11 to 223 bytes.
-	SubsystemNqn  string `protobuf:"bytes,4,opt,name=subsystem_nqn,json=subsystemNqn,proto3" json:"subsystem_nqn,omitempty"`
+	SubsystemNqn string `protobuf:"bytes,4,opt,name=subsystem_nqn,json=subsystemNqn,proto3" json:"subsystem_nqn,omitempty"`
+	// Other NVMe discovery services that hosts are referred to, at most 16: address, or
+	// address:port where the port is not 8009.
+	NvmeReferrals []string `protobuf:"bytes,5,rep,name=nvme_referrals,json=nvmeReferrals,proto3" json:"nvme_referrals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +317,13 @@ func (x *TargetSpec) GetSubsystemNqn() string {
 		return x.SubsystemNqn
 	}
 	return ""
+}
+
+func (x *TargetSpec) GetNvmeReferrals() []string {
+	if x != nil {
+		return x.NvmeReferrals
+	}
+	return nil
 }
 
 // PortalSpec is what the administrator sets.
@@ -1276,13 +1286,14 @@ var File_lintel_v1_target_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_target_proto_rawDesc = "" +
 	"\n" +
-	"\x16lintel/v1/target.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x16lintel/v1/common.proto\"\x9c\x01\n" +
+	"\x16lintel/v1/target.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x16lintel/v1/common.proto\"\xc3\x01\n" +
 	"\n" +
 	"TargetSpec\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12A\n" +
 	"\x0fchap_algorithms\x18\x03 \x03(\x0e2\x18.lintel.v1.ChapAlgorithmR\x0echapAlgorithms\x12#\n" +
-	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\"\xc2\x01\n" +
+	"\rsubsystem_nqn\x18\x04 \x01(\tR\fsubsystemNqn\x12%\n" +
+	"\x0envme_referrals\x18\x05 \x03(\tR\rnvmeReferrals\"\xc2\x01\n" +
 	"\n" +
 	"PortalSpec\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
