@@ -370,7 +370,7 @@ func TestNumbersModel(t *testing.T) {
 // TestReferrals checks which discovery services hosts can be referred to (NVMe Base 2.0 §5.16.1.23).
 func TestReferrals(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.9": "192.0.2.9:8009", " 192.0.2.9:4420": "192.0.2.9:4420", "2001:db8::1": "[2001:db8::1]:8009",
+		"192.0.2.9": "192.0.2.9:8009", "192.0.2.9:4420": "192.0.2.9:4420", "2001:db8::1": "[2001:db8::1]:8009",
 		"[2001:db8::1]": "[2001:db8::1]:8009", "[2001:db8::1]:99": "[2001:db8::1]:99", "::ffff:192.0.2.9": "192.0.2.9:8009",
 	} {
 		if at, err := ParseReferral(text); err != nil || at.String() != want {
