@@ -81,7 +81,8 @@ type Session struct {
 	PortalTag     uint16
 	Since         time.Time
 	LUNs          int  // or namespaces
-	Authenticated bool // by CHAP or DH-HMAC-CHAP
+	Authenticated bool // by CHAP, DH-HMAC-CHAP or TLS
+	TLS           bool
 	Commands      uint64
 	ReadBytes     uint64
 	WriteBytes    uint64

@@ -23,7 +23,7 @@ func sessionMessage(state *array.State, s Session) *lintelv1.Session {
 	m := &lintelv1.Session{
 		Id: s.ID, Protocol: messageOf(protocols, s.Protocol), Type: lintelv1.SessionType_SESSION_TYPE_NORMAL,
 		Initiator: s.Initiator, PortalTag: uint32(s.PortalTag), Since: timeMessage(s.Since), Luns: uint32(s.LUNs),
-		Authenticated: s.Authenticated, Commands: s.Commands, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
+		Authenticated: s.Authenticated, Tls: s.TLS, Commands: s.Commands, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
 		InFlight: uint32(s.InFlight), Tsih: uint32(s.TSIH), ChapUser: s.CHAPUser, ControllerId: uint32(s.ControllerID),
 	}
 	if s.Protocol == array.ISCSI {

@@ -208,6 +208,8 @@ type Session struct {
 	HostIdentifier string `protobuf:"bytes,18,opt,name=host_identifier,json=hostIdentifier,proto3" json:"host_identifier,omitempty"`
 	// The other end has proved who it is, by CHAP, DH-HMAC-CHAP or TLS.
 	Authenticated bool `protobuf:"varint,19,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// TLS protects it.
+	Tls           bool `protobuf:"varint,20,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +373,13 @@ func (x *Session) GetHostIdentifier() string {
 func (x *Session) GetAuthenticated() bool {
 	if x != nil {
 		return x.Authenticated
+	}
+	return false
+}
+
+func (x *Session) GetTls() bool {
+	if x != nil {
+		return x.Tls
 	}
 	return false
 }
@@ -575,7 +584,7 @@ const file_lintel_v1_session_proto_rawDesc = "" +
 	"dataDigest\x12\x19\n" +
 	"\bqueue_id\x18\x06 \x01(\rR\aqueueId\x12\x1f\n" +
 	"\vqueue_depth\x18\a \x01(\rR\n" +
-	"queueDepth\"\xf8\x04\n" +
+	"queueDepth\"\x8a\x05\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x16.lintel.v1.SessionTypeR\x04type\x12\x1c\n" +
@@ -599,7 +608,8 @@ const file_lintel_v1_session_proto_rawDesc = "" +
 	"\bprotocol\x18\x10 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\x12#\n" +
 	"\rcontroller_id\x18\x11 \x01(\rR\fcontrollerId\x12'\n" +
 	"\x0fhost_identifier\x18\x12 \x01(\tR\x0ehostIdentifier\x12$\n" +
-	"\rauthenticated\x18\x13 \x01(\bR\rauthenticated\")\n" +
+	"\rauthenticated\x18\x13 \x01(\bR\rauthenticated\x12\x10\n" +
+	"\x03tls\x18\x14 \x01(\bR\x03tls\")\n" +
 	"\x13ListSessionsRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\"F\n" +
 	"\x14ListSessionsResponse\x12.\n" +
