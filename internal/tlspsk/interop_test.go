@@ -76,6 +76,7 @@ func TestForeignClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
+			_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(30 * time.Second)) // where the tool does not start
 			args := tc.args[1:]
 			for i, a := range args {
 				if a == "SESSION" {
@@ -113,7 +114,10 @@ func TestForeignClients(t *testing.T) {
 				go func() { s, _ := r.ReadString('\n'); got <- s }()
 				if i == 2 && tc.args[0] == "openssl" {
 					io.WriteString(stdin, "K\n") // asks for an update of the keys
-					for !c.answer.Load() {
+					for range 10_000 {
+						if c.answer.Load() {
+							break
+						}
 						time.Sleep(time.Millisecond)
 					}
 				}

@@ -227,3 +227,31 @@ func TestSocket(t *testing.T) {
 		t.Errorf("address %s", a)
 	}
 }
+
+// whole is a connection that writes several buffers as one.
+type whole struct {
+	net.Conn
+	writes [][]byte
+}
+
+func (w *whole) WriteBuffers(vec net.Buffers) error {
+	w.writes = append(w.writes, bytes.Join(vec, nil))
+	return nil
+}
+
+func TestBatchIsWrittenAsOne(t *testing.T) {
+	var b Batch[int]
+	var w whole
+	for range 2 {
+		copy(b.Room(2), "ab")
+		b.Data([]byte("data"))
+		copy(b.Room(1), "z")
+		if err := b.Write(&w); err != nil {
+			t.Fatal(err)
+		}
+		b.Reset()
+	}
+	if len(w.writes) != 2 || string(w.writes[1]) != "abdataz" || !b.Empty() {
+		t.Errorf("%q", w.writes)
+	}
+}
