@@ -168,8 +168,7 @@ func (c *Conn) keyUpdate(m []byte) error {
 }
 
 // record reads one record. Data goes to dst where it has the room and direct is
-// true; other content is valid until the next call. It deals with alerts and
-// with what is to be ignored.
+// true; other content is valid until the next call. Alerts are errors.
 func (c *Conn) record(dst []byte) (contentType byte, content []byte, direct bool, err error) {
 	for {
 		if err := c.fill(headerSize); err != nil {
@@ -226,10 +225,8 @@ func (c *Conn) record(dst []byte) (contentType byte, content []byte, direct bool
 			c.skip = 0
 		}
 		if contentType == typeAlert {
-			if err := c.alert(content); err != nil {
-				return 0, nil, false, err
-			}
-			continue
+			// One that means nothing counts as an empty record.
+			return typeData, nil, false, c.alert(content)
 		}
 		if len(content) == 0 && contentType != typeData {
 			return 0, nil, false, faultf(alertUnexpectedMessage, "an empty record of type %d", contentType)
@@ -245,13 +242,10 @@ func (c *Conn) alert(content []byte) error {
 		return faultf(alertDecodeError, "an alert of %d bytes", len(content))
 	case Alert(content[1]) == alertCloseNotify:
 		return io.EOF
-	case Alert(content[1]) != alertUserCanceled:
-		return Alert(content[1])
+	case Alert(content[1]) == alertUserCanceled && c.done.Load(): // close_notify follows
+		return nil
 	}
-	if c.idle++; c.idle > maxIdle {
-		return faultf(alertUnexpectedMessage, "%d records without data in a row", maxIdle)
-	}
-	return nil
+	return Alert(content[1])
 }
 
 // fill reads until need bytes are there. It is called with nothing in plain.
@@ -282,7 +276,7 @@ func (c *Conn) fill(need int) error {
 		if n > 0 {
 			continue
 		}
-		if errors.Is(err, io.EOF) && (c.w > c.r || c.done.Load()) {
+		if errors.Is(err, io.EOF) && (c.w > c.r || c.in.aead != nil || c.in.seq > 0) {
 			return io.ErrUnexpectedEOF
 		}
 		if err != nil {

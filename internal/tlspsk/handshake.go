@@ -168,8 +168,8 @@ func run(nc net.Conn, isServer bool, f func(h *handshake) error) (*Conn, error) 
 	h := &handshake{Conn: c}
 	if err := f(h); err != nil {
 		c.failRead(err)
-		if errors.As(err, new(Alert)) {
-			return nil, fmt.Errorf("TLS handshake: %w", err)
+		if !errors.As(err, new(*fault)) {
+			err = fmt.Errorf("TLS handshake: %w", err)
 		}
 		return nil, err
 	}
