@@ -16,15 +16,18 @@ type load struct {
 }
 
 // startLoad starts random verified writes and reads to a device, which go on until
-// they are ended; every read is checked.
+// they are ended; every read is checked. It returns when the first one is about to begin.
 func startLoad(t testing.TB, host *lab.Machine, device string, options ...string) *load {
 	t.Helper()
 	ctx := within(t, time.Minute)
 	_, err := host.Run(ctx, "test", "-b", device)
 	must(t, err)
+	sh(t, host, "rm -f /tmp/load.json /tmp/load.begun")
 	must(t, host.Start(ctx, "fio", append([]string{"fio", "--name=load", "--filename=" + device, "--size=24m", "--rw=randrw", "--bs=4k",
 		"--direct=1", "--ioengine=libaio", "--iodepth=8", "--rate_iops=400", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
-		"--time_based", "--runtime=600", "--output=/tmp/load.json", "--output-format=json"}, options...)...))
+		"--time_based", "--runtime=600", "--output=/tmp/load.json", "--output-format=json", "--exec_prerun=touch /tmp/load.begun"}, options...)...))
+	// Before that a signal would kill it instead of ending it in good order.
+	sh(t, host, "for i in $(seq 300); do [ -e /tmp/load.begun ] && exit 0; sleep 0.1; done; echo 'fio does not begin' >&2; exit 1")
 	return &load{t, host}
 }
 
