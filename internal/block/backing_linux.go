@@ -184,23 +184,29 @@ func (b *backing) writeAll(r *Request, p []byte, off int64) error {
 	if r.Flags&FUA != 0 {
 		flags = unix.RWF_DSYNC
 	}
+	if r.Flags&Atomic != 0 {
+		flags |= writeOnce
+		if len(p) > b.info.PhysicalBlockSize && len(p) <= b.info.AtomicUnit { // the kernel has to be told to keep it together
+			flags |= unix.RWF_ATOMIC
+		}
+	}
 	n, errno := b.writeFull(p, off, flags)
 	if errno == 0 {
 		return nil
 	}
-	if flags != 0 {
+	if r.Flags&FUA != 0 {
 		// RWF_DSYNC consumes the kernel's record of failed write-back, of
 		// this write and of earlier ones, so its failure counts like that
 		// of a flush. Only a refused write is harmless; a second, plain attempt
 		// shows which of both it was, and which block is bad.
 		kind, bad := kindOf(errno), int64(unknown)
 		if kind == KindNoSpace || kind == KindMedium {
-			done, again := b.writeFull(p[n:], off+int64(n), 0)
+			done, again := b.writeFull(p[n:], off+int64(n), flags&^unix.RWF_DSYNC)
 			switch {
 			case again != 0 && kind == KindNoSpace:
 				errno, kind = again, kindOf(again)
 			case again != 0:
-				bad = off + int64(n+done)
+				bad = b.firstBad(flags, p, off+int64(n+done))
 			default:
 				kind = KindMedium
 			}
@@ -209,20 +215,33 @@ func (b *backing) writeAll(r *Request, p []byte, off int64) error {
 			return b.fails(r.Op, bad, errno)
 		}
 	}
-	return &Error{Op: r.Op, Kind: kindOf(errno), Off: off + int64(n), Err: errno}
+	return &Error{Op: r.Op, Kind: kindOf(errno), Off: b.firstBad(flags, p, off+int64(n)), Err: errno}
 }
+
+// firstBad returns off, at which a write of p has stopped, if it is the first bad
+// block: one that is made at once stops at its beginning whatever block is bad.
+func (b *backing) firstBad(flags uintptr, p []byte, off int64) int64 {
+	if flags&writeOnce != 0 && len(p) > b.block() {
+		return unknown
+	}
+	return off
+}
+
+// writeOnce, beside the RWF_ flags, has writeFull make one call of all it is given.
+const writeOnce = 1 << 31
 
 // writeFull writes all of p, or returns how much it wrote and why no more: after a
 // medium error of a plain write that is up to the first bad block. One that has
-// to reach the medium is not repeated: that could succeed for the wrong reason.
+// to reach the medium is not repeated: that could succeed for the wrong reason. Nor
+// is one that is atomic, for a part of it could succeed.
 func (b *backing) writeFull(p []byte, off int64, flags uintptr) (int, unix.Errno) {
 	piece := b.piece
 	if flags != 0 {
-		piece = len(p) // each piece would wait for the medium
+		piece = len(p) // each piece would wait for the medium, or be torn
 	}
 	for done := 0; ; {
 		size := min(len(p)-done, piece)
-		n, errno := b.calls.write(b.fd, p[done:done+size], off+int64(done), flags)
+		n, errno := b.calls.write(b.fd, p[done:done+size], off+int64(done), flags&^writeOnce)
 		switch {
 		case errno == unix.EINTR:
 			continue

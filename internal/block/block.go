@@ -9,6 +9,7 @@ package block
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Op is what a Request asks of a Device.
@@ -42,9 +43,14 @@ func (op Op) String() string {
 // Flags qualify a Request.
 type Flags uint8
 
-// FUA asks that what a Write, Zero or Discard changed is on stable storage
-// before the request completes.
-const FUA Flags = 1 << 0
+const (
+	// FUA asks that what a Write, Zero or Discard changed is on stable storage
+	// before the request completes.
+	FUA Flags = 1 << iota
+	// Atomic asks that a crash leaves all of a Write or nothing of it. The
+	// Write has to keep to Info.AtomicUnit.
+	Atomic
+)
 
 // Completer receives a finished request.
 type Completer interface {
@@ -96,6 +102,11 @@ type Info struct {
 	// PhysicalBlockSize is the unit, in bytes, that is written without a
 	// read-modify-write; a power of two.
 	PhysicalBlockSize int
+	// AtomicUnit is how many bytes, aligned to as many, a Write with Atomic
+	// changes all or not at all, also where the process is killed or power fails:
+	// a power of two. It is 0 where that is not known, and AtomicUnlimited where a crash
+	// leaves nothing that could be torn.
+	AtomicUnit int
 	// Align is the memory alignment that Data should have, 1 for none. Other
 	// memory costs a copy.
 	Align int
@@ -120,6 +131,10 @@ type Info struct {
 	// Inline says that requests usually complete inside Submit.
 	Inline bool
 }
+
+// AtomicUnlimited is the Info.AtomicUnit of a device that does not survive a
+// crash, so that all its writes are atomic and need no alignment.
+const AtomicUnlimited = math.MaxInt
 
 // Device is a block device. All methods may be called concurrently; requests
 // that overlap are ordered only by the caller waiting for the first.

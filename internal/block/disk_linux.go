@@ -4,10 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -112,34 +108,20 @@ func diskCapacity(fd int) (int64, error) {
 
 // queueInfo reads from sysfs what no ioctl tells.
 func queueInfo(sysfs string, rdev uint64) Info {
-	dir := filepath.Join(sysfs, "dev/block", fmt.Sprintf("%d:%d", unix.Major(rdev), unix.Minor(rdev)))
-	if _, err := os.Stat(filepath.Join(dir, "queue")); err != nil {
-		// A partition lies in the directory of its disk, to which the queue belongs.
-		if partition, err := filepath.EvalSymlinks(dir); err == nil {
-			dir = filepath.Dir(partition)
-		}
-	}
-	attr := func(name string) string {
-		b, err := os.ReadFile(filepath.Join(dir, "queue", name))
-		if err != nil {
-			return ""
-		}
-		return strings.TrimSpace(string(b))
-	}
-	number := func(name string) int64 {
-		n, err := strconv.ParseInt(attr(name), 10, 64)
-		if err != nil {
-			return 0
-		}
-		return n
+	s := openSysBlock(sysfs, rdev)
+	number := func(name string) int64 { return s.number("queue", name) }
+	unit := s.aligned(number("atomic_write_unit_max_bytes"))
+	if unit == 0 {
+		unit = s.physical()
 	}
 	return Info{
+		AtomicUnit: unit,
 		// A discarded block has to read as zeros. BLKDISCARD does not promise
 		// it; punching a hole does, which the kernel makes by writing zeros
 		// with leave to deallocate.
 		Discard:            number("discard_max_bytes") > 0 && number("write_zeroes_max_bytes") > 0,
 		DiscardGranularity: int(number("discard_granularity")),
-		Volatile:           attr("write_cache") != "write through",
+		Volatile:           s.attr("queue", "write_cache") != "write through",
 		Rotational:         number("rotational") == 1,
 	}
 }

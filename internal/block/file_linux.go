@@ -150,6 +150,7 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 		Kind:               "file",
 		BlockSize:          1,
 		PhysicalBlockSize:  unit,
+		AtomicUnit:         fileAtomicUnit("/sys", fd, d.id.Dev),
 		Align:              1,
 		Discard:            !opts.ReadOnly && canPunch(fd, d.id.Size),
 		DiscardGranularity: unit,
@@ -162,6 +163,17 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 	d.check = d.verify
 	d.atEnd = d.cutShort
 	return d, nil
+}
+
+// fileAtomicUnit returns the AtomicUnit of a file on the file system of device dev.
+// The page cache writes a page at once, the file system keeps the blocks of a file
+// apart, and the disk writes a physical block whole: the least of them counts.
+func fileAtomicUnit(sysfs string, fd int, dev uint64) int {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil || bits.OnesCount64(uint64(fs.Bsize)) != 1 {
+		return 0
+	}
+	return min(openSysBlock(sysfs, dev).physical(), os.Getpagesize(), int(fs.Bsize))
 }
 
 // openLocked opens a path and takes a lock on it: a shared one for reading.

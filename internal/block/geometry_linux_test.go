@@ -25,10 +25,12 @@ func TestQueueInfo(t *testing.T) {
 	attrs("8:0", map[string]string{
 		"queue/rotational": "1", "queue/write_cache": "write back", "queue/discard_max_bytes": "0",
 		"queue/write_zeroes_max_bytes": "4096", "queue/discard_granularity": "0",
+		"queue/physical_block_size": "4096", "queue/atomic_write_unit_max_bytes": "0", "alignment_offset": "0",
 	})
 	attrs("8:1", map[string]string{
 		"queue/rotational": "0", "queue/write_cache": "write through", "queue/discard_max_bytes": "1048576",
 		"queue/write_zeroes_max_bytes": "1048576", "queue/discard_granularity": "65536",
+		"queue/physical_block_size": "4096", "queue/atomic_write_unit_max_bytes": "16384",
 	})
 	attrs("8:1/partition", map[string]string{"start": "2048"})
 	for _, c := range []struct {
@@ -36,8 +38,8 @@ func TestQueueInfo(t *testing.T) {
 		rdev uint64
 		want Info
 	}{
-		{"spinning", unix.Mkdev(8, 0), Info{Volatile: true, Rotational: true}},
-		{"flash", unix.Mkdev(8, 1), Info{Discard: true, DiscardGranularity: 65536}},
+		{"spinning", unix.Mkdev(8, 0), Info{AtomicUnit: 4096, Volatile: true, Rotational: true}},
+		{"flash", unix.Mkdev(8, 1), Info{AtomicUnit: 16384, Discard: true, DiscardGranularity: 65536}},
 		{"unknown", unix.Mkdev(9, 9), Info{Volatile: true}},
 	} {
 		if got := queueInfo(sysfs, c.rdev); got != c.want {

@@ -26,6 +26,7 @@ var memInfo = Info{
 	Kind:               "mem",
 	BlockSize:          1,
 	PhysicalBlockSize:  4096,
+	AtomicUnit:         AtomicUnlimited,
 	Align:              1,
 	Discard:            true,
 	DiscardGranularity: chunkSize,

@@ -15,6 +15,7 @@ var nullInfo = Info{
 	Kind:               "null",
 	BlockSize:          1,
 	PhysicalBlockSize:  4096,
+	AtomicUnit:         AtomicUnlimited,
 	Align:              1,
 	Discard:            true,
 	DiscardGranularity: 4096,

@@ -145,7 +145,7 @@ func extendedInquiryPage(t *Task) []byte {
 	return b
 }
 
-// blockLimitsPage is the Block Limits page (SBC-3 §6.6.4).
+// blockLimitsPage is the Block Limits page (SBC-4 §6.6.4).
 func blockLimitsPage(t *Task) []byte {
 	u := t.LU.unit
 	a, shift := u.Attributes(), u.BlockShift()
@@ -163,7 +163,10 @@ func blockLimitsPage(t *Task) []byte {
 		b[28] = 0x80 // UGAVALID: aligned from LBA 0
 	}
 	wire.PutUint64(b[32:], MaxWriteSameBlocks)
-	wire.PutUint32(b[40:], MaxAtomicBlocks)
+	atomic, granularity := AtomicLimits(u)
+	wire.PutUint32(b[40:], atomic)
+	wire.PutUint32(b[44:], granularity) // ATOMIC ALIGNMENT
+	wire.PutUint32(b[48:], granularity) // and no atomic boundaries
 	return b
 }
 

@@ -41,19 +41,24 @@ func checkWrite(t *scsi.Task, lba, count uint64, field int) bool {
 
 func writeAtomicOut(t *scsi.Task) int { return dataOut(t, uint64(wire.Uint16(t.CDB[12:]))) }
 
-// runWriteAtomic is WRITE ATOMIC(16) (SBC-4 §5.48): all of the blocks or none,
-// and no other command sees or changes some of them meanwhile.
+// runWriteAtomic is WRITE ATOMIC(16) (SBC-4 §5.48): all of the blocks or none, also
+// after a crash, and no other command sees or changes some of them meanwhile.
 func runWriteAtomic(t *scsi.Task) {
-	const field = 12
-	lba, count := wire.Uint64(t.CDB[2:]), uint64(wire.Uint16(t.CDB[field:]))
+	const address, field = 2, 12
+	lba, count := wire.Uint64(t.CDB[address:]), uint64(wire.Uint16(t.CDB[field:]))
 	if !checkWrite(t, lba, count, field) {
 		return
 	}
 	u := t.LU.Unit()
 	bytes := count << u.BlockShift()
+	most, granularity := scsi.AtomicLimits(u)
+	mask := uint64(max(granularity, 1) - 1)
 	switch {
-	case count > scsi.MaxAtomicBlocks:
+	case count > uint64(most), count&mask != 0:
 		t.FailField(false, field, -1)
+		return
+	case count > 0 && lba&mask != 0:
+		t.FailField(false, address, -1)
 		return
 	case uint64(len(t.DataOut)) < bytes:
 		failLength(t)
@@ -62,7 +67,7 @@ func runWriteAtomic(t *scsi.Task) {
 		t.Finish(scsi.StatusGood)
 		return
 	}
-	prepareWrite(t, lba, t.DataOut[:bytes], writeFlags(t, t.CDB[1]&bitFUA != 0))
+	prepareWrite(t, lba, t.DataOut[:bytes], block.Atomic|writeFlags(t, t.CDB[1]&bitFUA != 0))
 	t.Step = writeReady
 	if u.Ranges.Exclusive(&t.Guard, lba, count, t) {
 		writeReady(t)
