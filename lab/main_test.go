@@ -45,7 +45,7 @@ func labsAtOnce() int {
 	if err := unix.Sysinfo(&info); err != nil {
 		return 1
 	}
-	memory := int(uint64(info.Totalram) * uint64(info.Unit) >> 20)
+	memory := int(info.Totalram * uint64(info.Unit) >> 20)
 	return max(1, min(2*runtime.NumCPU(), memory/2048))
 }
 
