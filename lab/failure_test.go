@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func (s *san) multipathOf(t *testing.T, volume string) string {
 	done; multipath -ll >&2; exit 1`, naa[1])
 }
 
-// TestFailures checks what a host sees of a head whose process and links fail under
+// TestFailures checks what a host sees of a head whose processes and links fail under
 // verified load (SPC-4 §4.5, RFC 7143 §6.3.5).
 func TestFailures(t *testing.T) {
 	s := onHead(t)
@@ -73,12 +74,30 @@ func TestFailures(t *testing.T) {
 		}
 	}
 
-	under("the process is killed three times", func(t *testing.T) {
+	under("the array is killed three times", func(t *testing.T) {
 		for range 3 {
 			must(t, s.array.Kill(within(t, time.Minute)))
 			must(t, s.array.Up(within(t, time.Minute)))
 			paths(t, host, 2)
 			written(t, host, device)
+		}
+	})
+	under("the target is killed and comes back", func(t *testing.T) {
+		must(t, s.array.Kill(within(t, time.Minute), lab.Target))
+		contains(t, s.lintel(t, "portal", "list"), "not served")
+		must(t, s.array.Up(within(t, time.Minute), lab.Target))
+		paths(t, host, 2)
+		s.lintel(t, "volume", "set", "db1", "--comment", "the agent has found the new target")
+	})
+	under("the agent is killed and comes back", func(t *testing.T) {
+		before := undisturbed(t, s)
+		must(t, s.array.Kill(within(t, time.Minute), lab.Agent))
+		written(t, host, device)
+		must(t, s.array.Up(within(t, time.Minute), lab.Agent))
+		s.lintel(t, "volume", "set", "db1", "--comment", "the new agent has found the target")
+		written(t, host, device)
+		if after := undisturbed(t, s); after != before {
+			t.Errorf("the host's failed paths and the target's sessions were\n%s\nand are now\n%s", before, after)
 		}
 	})
 	under("both links of the head are cut for 1 s", func(t *testing.T) {
@@ -96,6 +115,19 @@ func TestFailures(t *testing.T) {
 		paths(t, host, 1)
 		must(t, head.Heal(within(t, time.Minute), "san-a"))
 	})
+}
+
+// undisturbed returns what stays as it is while no path fails: how often one did on the
+// host, and which sessions the target has since when.
+func undisturbed(t *testing.T, s *san) string {
+	t.Helper()
+	text := sh(t, s.host, `multipathd show maps raw format "%%n: %%0 failures"`)
+	for _, line := range strings.Split(s.lintel(t, "session", "list"), "\n") {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			text += "\n" + fields[0] + " " + fields[len(fields)-1]
+		}
+	}
+	return text
 }
 
 // TestHeadFaults checks what a host sees of a head that stands still, loses its power or

@@ -128,10 +128,10 @@ func hostSide(t *testing.T, hosts ...string) *san {
 	s.host = s.Machine(hosts[0])
 	ctx := within(t, time.Minute)
 	var err error
-	s.array, err = s.Machine(lab.HostSide).Serve(ctx, t.TempDir()+"/array", topology.Networks,
-		"--portal", "[fd77:0:0:1::1]:3260")
+	s.array, err = s.Machine(lab.HostSide).Serve(ctx, t.TempDir()+"/array", topology.Networks)
 	must(t, err)
 	s.showLog(t)
+	s.lintel(t, "portal", "add", s.Machine(lab.HostSide).Address6("san-a"))
 	for _, h := range hosts {
 		must(t, s.Machine(h).StartInitiator(ctx))
 	}

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"lintel.io/lintel/internal/hostconfig"
 )
@@ -34,79 +31,6 @@ func until(ctx context.Context, what string, ready func() error) error {
 		case <-time.After(pollInterval):
 		}
 	}
-}
-
-// Array is a `lintel serve` on a machine of a lab.
-type Array struct {
-	*Machine
-	Dir     string   // the data directory
-	Portals []string // addresses with ports
-
-	process string // its name for the agent
-	args    []string
-}
-
-// Program returns the path of lintel on the machine.
-func (m *Machine) Program() string {
-	if m.Name == HostSide {
-		return path.Join(m.lab.layout.share(), "lintel")
-	}
-	return "/lab/lintel"
-}
-
-// Serve starts an array on the machine, with its data in dir, that listens on port
-// 3260 of the machine's addresses in the given networks.
-func (m *Machine) Serve(ctx context.Context, dir string, networks []string, args ...string) (*Array, error) {
-	a := &Array{Machine: m, Dir: dir, process: "serve" + strings.ReplaceAll(path.Clean(dir), "/", "-"), args: args}
-	for _, n := range networks {
-		a.Portals = append(a.Portals, m.Address(n)+":3260")
-	}
-	return a, a.Up(ctx)
-}
-
-// Up starts the array, which does not run, and waits until it answers.
-func (a *Array) Up(ctx context.Context) error {
-	argv := []string{a.Program(), "serve", "--data-dir", a.Dir}
-	for _, p := range a.Portals {
-		argv = append(argv, "--portal", p)
-	}
-	if err := a.Start(ctx, a.process, append(argv, a.args...)...); err != nil {
-		return err
-	}
-	return until(ctx, "the array on "+a.Name+" does not answer", func() error {
-		_, err := a.Lintel(ctx, "target", "show")
-		return err
-	})
-}
-
-// Kill ends the array as SIGKILL does and waits for its end.
-func (a *Array) Kill(ctx context.Context) error { return a.end(ctx, unix.SIGKILL) }
-
-// Stop ends the array in good order and waits for its end.
-func (a *Array) Stop(ctx context.Context) error { return a.end(ctx, unix.SIGTERM) }
-
-func (a *Array) end(ctx context.Context, signal unix.Signal) error {
-	if err := a.Signal(ctx, a.process, signal); err != nil {
-		return err
-	}
-	_, err := a.Wait(ctx, a.process)
-	return err
-}
-
-// Lintel runs a command of the array's command line and returns what it printed.
-func (a *Array) Lintel(ctx context.Context, args ...string) (string, error) {
-	r, err := a.Run(ctx, append([]string{a.Program(), "--data-dir", a.Dir}, args...)...)
-	return r.Stdout, err
-}
-
-// ServeLog returns what the array has logged.
-func (a *Array) ServeLog(ctx context.Context) (string, error) {
-	s, err := a.Process(ctx, a.process)
-	if err != nil {
-		return "", err
-	}
-	text, err := a.ReadFile(ctx, s.Log)
-	return string(text), err
 }
 
 // IQN returns the initiator name of a guest.
