@@ -41,7 +41,7 @@ cover: ## measure the coverage of the data plane and check its floor
 	@test/cover.sh
 
 lint: $(BIN)/golangci-lint ## run the linters, layer rules included
-	$(BIN)/golangci-lint run ./...
+	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 
 $(BIN)/golangci-lint:
 	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
