@@ -102,8 +102,13 @@ func TestMultipath(t *testing.T) {
 		t.Run("a link cut until its path has failed: "+string(direction), func(t *testing.T) {
 			l := startLoad(t, host, device)
 			time.Sleep(time.Second)
+			// The host has to use the worse path, and may not declare it good.
+			s.lintel(t, "target", "set-state", "default", "non-optimized", "--port-group", "1")
 			must(t, host.Cut(within(t, time.Minute), "san-b", direction))
 			paths(t, host, 1)
+			written(t, host, device)
+			contains(t, sh(t, host, "sg_rtpg -d /dev/%s | grep -A1 'group id : 0x1 '", disks[0]), "0x01 (active/non optimized)")
+			s.lintel(t, "target", "set-state", "default", "optimized", "--port-group", "1")
 			must(t, host.Heal(within(t, time.Minute), "san-b"))
 			paths(t, host, 2)
 			l.end()

@@ -175,6 +175,14 @@ func TestSetPortGroups(t *testing.T) {
 		}
 	}
 	wantSense(t, setPortGroups(n, 0, 0), wire.KeyIllegalRequest, wire.ParameterListLengthError)
+
+	b.Group.SetState(2, unit.NonOptimized) // the administrator's choice
+	wantAttentions(t, n, 0, wire.AsymmetricAccessChanged)
+	wantSense(t, setPortGroups(n, 2, 0, 0, 1, 0, 0, 0, 2), wire.KeyHardwareError, wire.SetTargetPortGroupsFailed)
+	if b.Group.State(1) != unit.Optimized || b.Group.State(2) != unit.NonOptimized {
+		t.Errorf("states %v and %v after a refused change", b.Group.State(1), b.Group.State(2))
+	}
+	wantGood(t, setPortGroups(n, 2, 0, 0, 1, 1, 0, 0, 2))
 }
 
 // TestAccessStates checks commands in each asymmetric access state (SPC-4 §5.15.2.4).

@@ -82,6 +82,9 @@ func setPortGroups(t *Task) {
 		}
 		states[id] = state
 	}
-	t.LU.unit.Group().SetStates(states, t.Nexus.cfg.Initiator)
+	if !t.LU.unit.Group().SetStates(states, t.Nexus.cfg.Initiator) {
+		t.fail(wire.KeyHardwareError, wire.SetTargetPortGroupsFailed)
+		return
+	}
 	t.Finish(StatusGood)
 }

@@ -50,8 +50,9 @@ type Group struct {
 	states    atomic.Pointer[[]tpgState] // sorted by tpg, never changed once published
 	preferred atomic.Uint32              // tpg, 0 for none
 
-	mu    sync.Mutex // above Unit.mu
-	units map[*Unit]struct{}
+	mu     sync.Mutex // above Unit.mu
+	units  map[*Unit]struct{}
+	chosen map[uint16]AccessState // the administrator's states by tpg
 }
 
 type tpgState struct {
@@ -62,7 +63,7 @@ type tpgState struct {
 // NewGroup returns a group without units. Every target port group is optimized
 // until a state is set for it, as it is on an array with one head.
 func NewGroup(id uint16, name string) *Group {
-	g := &Group{id: id, name: name, units: make(map[*Unit]struct{})}
+	g := &Group{id: id, name: name, units: make(map[*Unit]struct{}), chosen: make(map[uint16]AccessState)}
 	g.states.Store(new([]tpgState))
 	return g
 }
@@ -84,19 +85,39 @@ func (g *Group) State(tpg uint16) AccessState {
 	return Optimized
 }
 
-// SetState sets the access state through one target port group and raises
-// EventAccessState on every unit of the group where it differs.
+// SetState sets the access state that the administrator has chosen for one target
+// port group, and raises EventAccessState on every unit of the group where it
+// differs. Choosing what was chosen before changes nothing, so that what an
+// initiator has set since stays.
 func (g *Group) SetState(tpg uint16, state AccessState) {
-	g.SetStates(map[uint16]AccessState{tpg: state}, Initiator{})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.chosen[tpg] == state {
+		return
+	}
+	g.chosen[tpg] = state
+	g.setLocked(map[uint16]AccessState{tpg: state}, Initiator{})
 }
 
 // SetStates sets the access states through several target port groups in one
 // step, as SET TARGET PORT GROUPS does, and raises EventAccessState where one
 // differs for every watcher but those of the initiator that asked for it
-// (SPC-4 §5.15.2.4; the zero Initiator stands for nobody).
-func (g *Group) SetStates(states map[uint16]AccessState, except Initiator) {
+// (SPC-4 §5.15.2.4). It changes nothing and returns false where one group is in
+// another state by the administrator's choice: a host whose better path is gone
+// must not declare the worse one good for all.
+func (g *Group) SetStates(states map[uint16]AccessState, by Initiator) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for tpg, state := range states {
+		if chosen := g.chosen[tpg]; chosen != Optimized && chosen != state {
+			return false
+		}
+	}
+	g.setLocked(states, by)
+	return true
+}
+
+func (g *Group) setLocked(states map[uint16]AccessState, except Initiator) {
 	changed := false
 	list := slices.Clone(*g.states.Load())
 	for _, tpg := range slices.Sorted(maps.Keys(states)) {

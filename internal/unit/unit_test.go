@@ -322,11 +322,21 @@ func TestGroupStates(t *testing.T) {
 	other.wantEvents(t, EventAccessState)
 	g.SetState(2, Standby)
 	asked.wantEvents(t)
-	g.SetStates(map[uint16]AccessState{1: NonOptimized, 2: Optimized}, asked.initiator)
-	if g.State(1) != NonOptimized || g.State(2) != Optimized {
+	if g.SetStates(map[uint16]AccessState{1: NonOptimized, 2: Optimized}, asked.initiator) || g.State(1) != Optimized || g.State(2) != Standby {
+		t.Error("an initiator overrode the administrator's state")
+	}
+	asked.wantEvents(t)
+	if !g.SetStates(map[uint16]AccessState{1: NonOptimized, 2: Standby}, asked.initiator) || g.State(1) != NonOptimized || g.State(2) != Standby {
 		t.Error("states were not set")
 	}
 	asked.wantEvents(t)
+	other.wantEvents(t, EventAccessState)
+	g.SetState(1, Optimized) // as before: every change of the configuration says so again
+	if g.State(1) != NonOptimized {
+		t.Error("what an initiator has set is gone")
+	}
+	g.SetState(2, Optimized)
+	asked.wantEvents(t, EventAccessState)
 	other.wantEvents(t, EventAccessState)
 	g.SetPreferred(2)
 	if g.Preferred() != 2 {
