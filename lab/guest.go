@@ -119,8 +119,8 @@ func (g *guest) boot(ctx context.Context) error {
 }
 
 // watchTick returns ErrNoTick when the clock of a guest that starts stands still, and
-// else why its context has ended. A kernel that waits for its first tick, for ever, does
-// not answer at all.
+// else why its context has ended. A kernel that is caught in a fault of its own does not
+// answer at all: one with CONFIG_VMAP_STACK can be, see image/kernel.config.
 func (g *guest) watchTick(ctx context.Context) error {
 	last := ""
 	for still := 0; still < 3; {
