@@ -30,7 +30,7 @@ func TestSG3Utils(t *testing.T) {
 		{"86", "ei", []string{"HEADSUP=1 ORDSUP=1 SIMPSUP=1", "V_SUP=1", "LUICLR=1", "Maximum supported sense data length=252"}},
 		{"8f", "tpc", []string{"Extended copy(LID1)", "Populate token", "Write using token", "Receive ROD token information", "block -> block [0x2]", "CSCD: Identification Descriptor [0xe4]"}},
 		{"b0", "bl", []string{"Write same non-zero (WSNZ): 1", "Maximum compare and write length: 255 blocks", "Maximum transfer length: 16384 blocks",
-			"Maximum unmap LBA count: -1 [unbounded]", "Maximum unmap block descriptor count: 256", "Optimal unmap granularity: 8 blocks", "Maximum atomic transfer length: 256 blocks"}},
+			"Maximum unmap LBA count: -1 [unbounded]", "Maximum unmap block descriptor count: 256", "Optimal unmap granularity: 8 blocks", "Maximum atomic transfer length: 8 blocks"}},
 		{"b1", "bdc", []string{"Non-rotating medium", "Product type: Not specified"}},
 		{"b2", "lbpv", []string{"Unmap command supported (LBPU): 1", "Write same (16) with unmap bit supported (LBPWS): 1", "Logical block provisioning read zeros (LBPRZ): 1", "Provisioning type: 2 (thin"}},
 	} {
