@@ -90,7 +90,7 @@ func TestMultipath(t *testing.T) {
 	t.Run("access states", func(t *testing.T) { accessStates(t, s, device, disks) })
 	t.Run("a link cut for 1 s", func(t *testing.T) {
 		l := startLoad(t, host, device)
-		time.Sleep(time.Second)
+		written(t, host, device)
 		must(t, host.Cut(within(t, time.Minute), "san-a", lab.Both))
 		time.Sleep(time.Second)
 		must(t, host.Heal(within(t, time.Minute), "san-a"))
@@ -101,7 +101,7 @@ func TestMultipath(t *testing.T) {
 	for _, direction := range []lab.Direction{lab.Both, lab.In} {
 		t.Run("a link cut until its path has failed: "+string(direction), func(t *testing.T) {
 			l := startLoad(t, host, device)
-			time.Sleep(time.Second)
+			written(t, host, device)
 			// The host has to use the worse path, and may not declare it good.
 			s.lintel(t, "target", "set-state", "default", "non-optimized", "--port-group", "1")
 			must(t, host.Cut(within(t, time.Minute), "san-b", direction))
@@ -123,7 +123,7 @@ func TestMultipath(t *testing.T) {
 	})
 	t.Run("the array is killed and comes back", func(t *testing.T) {
 		l := startLoad(t, host, device)
-		time.Sleep(time.Second)
+		written(t, host, device)
 		must(t, s.array.Kill(within(t, time.Minute)))
 		time.Sleep(2 * time.Second)
 		must(t, s.array.Up(within(t, time.Minute)))
@@ -132,7 +132,7 @@ func TestMultipath(t *testing.T) {
 	})
 	t.Run("the array stops and comes back", func(t *testing.T) {
 		l := startLoad(t, host, device)
-		time.Sleep(time.Second)
+		written(t, host, device)
 		must(t, s.array.Stop(within(t, time.Minute)))
 		must(t, s.array.Up(within(t, time.Minute)))
 		paths(t, host, 2)
@@ -140,7 +140,7 @@ func TestMultipath(t *testing.T) {
 	})
 	t.Run("a portal goes and comes back", func(t *testing.T) {
 		l := startLoad(t, host, device)
-		time.Sleep(time.Second)
+		written(t, host, device)
 		s.lintel(t, "portal", "remove", s.array.Portals[0], "--yes")
 		paths(t, host, 1)
 		s.lintel(t, "portal", "add", s.array.Portals[0])
