@@ -45,8 +45,6 @@ func startChild(args ...string) (*child, error) {
 	return c, nil
 }
 
-func (c *child) pid() int { return c.cmd.Process.Pid }
-
 // Close ends the server.
 func (c *child) Close() error {
 	c.stdin.Close()
