@@ -195,7 +195,7 @@ func readFlushed(r *Request) {
 // takeRead reads when no atomic write is under way in the range.
 func (r *Request) takeRead() {
 	u := r.ns.unit
-	if u.Ranges.BeginRead() {
+	if u.Ranges.BeginRead(r.queue.lane) {
 		r.submitRead()
 		return
 	}
@@ -236,7 +236,7 @@ func readDone(r *Request) {
 	if r.guard.Held() {
 		r.release()
 	} else {
-		r.ns.unit.Ranges.EndRead()
+		r.ns.unit.Ranges.EndRead(r.queue.lane)
 	}
 	if r.req.Err != nil {
 		r.failIO(r.req.Err)

@@ -111,7 +111,7 @@ func (o *op) read(n int64, then func(*op) step) step {
 
 // beginRead takes [pos, pos+n) for reading until release; then follows.
 func (o *op) beginRead(n int64, then func(*op) step) step {
-	if o.reads = o.u.Ranges.BeginRead(); o.reads {
+	if o.reads = o.u.Ranges.BeginRead(o.r.queue.lane); o.reads {
 		o.next = then
 		return again
 	}
@@ -138,7 +138,7 @@ func (o *op) exclusive(off, n int64, then func(*op) step) step {
 
 func (o *op) release() {
 	if o.reads {
-		o.u.Ranges.EndRead()
+		o.u.Ranges.EndRead(o.r.queue.lane)
 		o.reads = false
 	}
 	if o.r.guard.Held() {

@@ -40,6 +40,7 @@ const defaultInCapsule = 8192
 type Queue struct {
 	sub    *Subsystem
 	cfg    QueueConfig
+	lane   unit.Lane
 	passed atomic.Bool // authentication, or none is demanded
 
 	mu         sync.Mutex // leaf

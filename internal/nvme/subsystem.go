@@ -141,7 +141,7 @@ func (s *Subsystem) NewQueue(c QueueConfig) *Queue {
 	if c.Kill == nil {
 		c.Kill = func(error) {}
 	}
-	return &Queue{sub: s, cfg: c}
+	return &Queue{sub: s, cfg: c, lane: unit.NewLane()}
 }
 
 // isDiscovery reports whether an NQN is one of the discovery subsystem.

@@ -38,10 +38,14 @@ type Nexus struct {
 	cfg    NexusConfig
 	group  atomic.Uint32 // target port group of the port
 	luns   atomic.Pointer[lunTable]
+	lane   unit.Lane
 
 	mu     sync.Mutex // serialises SetLUNs and Close; above Target.mu
 	closed bool
 }
+
+// Lane returns the lane of the nexus's reads.
+func (n *Nexus) Lane() unit.Lane { return n.lane }
 
 // lunTable finds the path of a LUN. It is never changed once published.
 type lunTable struct {
@@ -84,7 +88,7 @@ func (t *Target) NewNexus(c NexusConfig) (*Nexus, error) {
 	if _, ok := t.Port(c.Initiator.Port); !ok {
 		return nil, fmt.Errorf("scsi: nexus of %s: no target port with relative identifier %d", c.Initiator.Name, c.Initiator.Port)
 	}
-	n := &Nexus{target: t, cfg: c}
+	n := &Nexus{target: t, cfg: c, lane: unit.NewLane()}
 	n.luns.Store(&lunTable{})
 	n.setGroup()
 	t.mu.Lock()

@@ -86,8 +86,12 @@ func (l *guardList) remove(g *RangeGuard) {
 // Each waiter counts the conflicting guards ahead of it, and those reads as one; a
 // guard that leaves lowers the counts behind it, and who reaches zero holds its range.
 type Ranges struct {
-	reads   atomic.Int64 // reads that hold no range; none begins while atomics is not zero
 	atomics atomic.Int32 // exclusive guards, held or waiting; changed under mu
+	// reads counts those that hold no range; none begins while atomics is not zero.
+	reads [lanes]struct {
+		atomic.Int64
+		_ [56]byte // a cache line each
+	}
 
 	mu      sync.Mutex
 	held    guardList
@@ -128,31 +132,52 @@ func (r *Ranges) Exclusive(g *RangeGuard, first, count uint64, w RangeWaiter) bo
 	return held
 }
 
-// BeginRead lets a read in that ends with EndRead. It returns false while an
-// exclusive hold or wait exists: the read then takes its range shared. It costs
+// Lane says where the reads of one nexus or queue are counted, so that processors
+// that serve different ones do not wait for each other's memory.
+type Lane uint8
+
+const lanes = 8
+
+var lastLane atomic.Uint32
+
+// NewLane returns a lane for a new nexus or queue. Several share one.
+func NewLane() Lane { return Lane(lastLane.Add(1) % lanes) }
+
+// BeginRead lets a read in that ends with EndRead on the same lane. It returns false while
+// an exclusive hold or wait exists: the read then takes its range shared. It costs
 // two atomic operations and takes no lock.
-func (r *Ranges) BeginRead() bool {
+func (r *Ranges) BeginRead(l Lane) bool {
 	if r.atomics.Load() != 0 {
 		return false
 	}
-	r.reads.Add(1)
+	r.reads[l].Add(1)
 	if r.atomics.Load() == 0 {
 		return true
 	}
-	r.EndRead()
+	r.EndRead(l)
 	return false
 }
 
 // EndRead ends a read that BeginRead let in, and starts whoever waited for it.
-func (r *Ranges) EndRead() {
-	if r.reads.Add(-1) == 0 && r.atomics.Load() != 0 {
+func (r *Ranges) EndRead(l Lane) {
+	if r.reads[l].Add(-1) == 0 && r.atomics.Load() != 0 {
 		r.readsEnded()
 	}
 }
 
+// reading reports whether reads are under way that hold no range.
+func (r *Ranges) reading() bool {
+	for i := range r.reads {
+		if r.reads[i].Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *Ranges) readsEnded() {
 	r.mu.Lock()
-	if r.reads.Load() != 0 { // of a later time; the last of them comes here too
+	if r.reading() { // on other lanes, or of a later time; the last of them comes here too
 		r.mu.Unlock()
 		return
 	}
@@ -271,7 +296,7 @@ func (r *Ranges) Unmark(m *RangeMark) {
 // waits.
 func (r *Ranges) enterLocked(g *RangeGuard) bool {
 	g.blockers = 0
-	if g.exclusive && r.reads.Load() != 0 {
+	if g.exclusive && r.reading() {
 		g.behindReads = true
 		g.blockers++
 	}

@@ -46,14 +46,14 @@ func TestRangesModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r Ranges
 		var queue []*hold // in order of arrival
-		reads := 0        // that hold no range
+		var reads []Lane  // of those that hold no range
 		settle := func() {
 			for i, h := range queue {
 				free := true
 				for _, o := range queue[:i] {
 					free = free && !h.blocks(o)
 				}
-				free = free && (!h.exclusive || h.held || reads == 0)
+				free = free && (!h.exclusive || h.held || len(reads) == 0)
 				if free && !h.held {
 					h.held = true
 					if h.told != 1 {
@@ -77,20 +77,23 @@ func TestRangesModel(t *testing.T) {
 				}
 			},
 			"begin to read": func(t *rapid.T) {
-				begun := r.BeginRead()
+				lane := Lane(rapid.IntRange(0, lanes-1).Draw(t, "lane"))
+				begun := r.BeginRead(lane)
 				if begun == slices.ContainsFunc(queue, func(h *hold) bool { return h.exclusive }) {
 					t.Fatalf("began to read: %v", begun)
 				}
 				if begun {
-					reads++
+					reads = append(reads, lane)
 				}
 			},
 			"end a read": func(t *rapid.T) {
-				if reads == 0 {
+				if len(reads) == 0 {
 					t.Skip()
 				}
-				reads--
-				r.EndRead()
+				i := rapid.IntRange(0, len(reads)-1).Draw(t, "read")
+				lane := reads[i]
+				reads = slices.Delete(reads, i, i+1)
+				r.EndRead(lane)
 				settle()
 			},
 			"take cancelled": func(t *rapid.T) {

@@ -89,10 +89,11 @@ func (m *mover) holding(u *unit.Unit, off, n int64, f func() error) error {
 func (m *mover) read(src endpoint, off, n int64) error {
 	u := src.unit()
 	f := func() error { return m.submit(u, block.Read, 0, off, n, m.buf.Bytes(int(n))) }
-	if !u.Ranges.BeginRead() {
+	lane := m.task.Nexus.Lane()
+	if !u.Ranges.BeginRead(lane) {
 		return m.holding(u, off, n, f)
 	}
-	defer u.Ranges.EndRead()
+	defer u.Ranges.EndRead(lane)
 	return f()
 }
 

@@ -24,6 +24,7 @@ type op struct {
 	req   block.Request
 	guard *unit.RangeGuard // that of the task, or own where the op can outlive it
 	own   unit.RangeGuard
+	lane  unit.Lane
 	reads bool // counted by Ranges.BeginRead
 	buf   *block.Buffer
 
@@ -60,7 +61,7 @@ var ops = sync.Pool{New: func() any { return new(op) }}
 // startOp runs a task as an op whose first step is next.
 func startOp(t *scsi.Task, next func(*op) step) *op {
 	o := ops.Get().(*op)
-	o.t, o.u, o.next, o.guard = t, t.LU.Unit(), next, &t.Guard
+	o.t, o.u, o.next, o.guard, o.lane = t, t.LU.Unit(), next, &t.Guard, t.Nexus.Lane()
 	return o
 }
 
@@ -149,7 +150,7 @@ func (o *op) buffer(n int64) []byte {
 
 // beginRead takes [pos, pos+n) for reading until release; then follows.
 func (o *op) beginRead(n int64, then func(*op) step) step {
-	if o.reads = o.u.Ranges.BeginRead(); o.reads {
+	if o.reads = o.u.Ranges.BeginRead(o.lane); o.reads {
 		o.next = then
 		return again
 	}
@@ -176,7 +177,7 @@ func (o *op) exclusive(n int64, then func(*op) step) step {
 
 func (o *op) release() {
 	if o.reads {
-		o.u.Ranges.EndRead()
+		o.u.Ranges.EndRead(o.lane)
 		o.reads = false
 	}
 	if o.guard.Held() {

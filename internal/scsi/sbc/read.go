@@ -47,7 +47,7 @@ func readFlushed(t *scsi.Task) {
 // takeRead reads when no atomic write is under way in the range.
 func takeRead(t *scsi.Task) {
 	u := t.LU.Unit()
-	if u.Ranges.BeginRead() {
+	if u.Ranges.BeginRead(t.Nexus.Lane()) {
 		submitRead(t)
 		return
 	}
@@ -81,7 +81,7 @@ func readDone(t *scsi.Task) {
 	if t.Guard.Held() {
 		release(t)
 	} else {
-		t.LU.Unit().Ranges.EndRead()
+		t.LU.Unit().Ranges.EndRead(t.Nexus.Lane())
 	}
 	if t.Req.Err != nil {
 		t.DataIn = nil
