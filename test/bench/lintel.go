@@ -89,10 +89,10 @@ func (l *lintel) create(ctx context.Context, name string, kind lintelv1.VolumeKi
 	return err
 }
 
-// mapTo gives the volume to every initiator, as a LUN and as the namespace of the same number.
+// mapTo gives the volume to every initiator, as a LUN and as the namespace of the next number.
 func (l *lintel) mapTo(ctx context.Context, volume string, lun uint32) error {
 	_, err := l.mappings.CreateMapping(ctx, connect.NewRequest(&lintelv1.CreateMappingRequest{
-		Spec: &lintelv1.MappingSpec{Volume: volume, To: &lintelv1.MappingSpec_Host{Host: "any"}, Lun: &lun, Nsid: &lun},
+		Spec: &lintelv1.MappingSpec{Volume: volume, To: &lintelv1.MappingSpec_Host{Host: "any"}, Lun: &lun},
 	}))
 	return err
 }
@@ -103,7 +103,7 @@ func (l *lintel) pid() int           { return l.cmd.Process.Pid }
 // overNVMe is the same array through its NVMe/TCP portal.
 type overNVMe struct{ *lintel }
 
-func (l overNVMe) url(nsid int) string { return fmt.Sprintf("nvme://%s/%s/%d", l.nvme, l.nqn, nsid) }
+func (l overNVMe) url(lun int) string { return fmt.Sprintf("nvme://%s/%s/%d", l.nvme, l.nqn, lun+1) }
 
 // Close stops the array.
 func (l *lintel) Close() error {
