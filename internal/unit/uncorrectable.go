@@ -19,8 +19,10 @@ var ErrUncorrectableLimit = errors.New("no more ranges of blocks can be marked u
 var errMarked = errors.New("an initiator has marked the block uncorrectable")
 
 const (
-	// maxUncorrectable is how many ranges of uncorrectable blocks a unit keeps.
+	// maxUncorrectable is up to how many ranges of uncorrectable blocks a unit marks;
+	// writes may split them into maxSplit: what is written has to become readable.
 	maxUncorrectable     = 256
+	maxSplit             = 4096
 	settingUncorrectable = "uncorrectable"
 	// uncorrectableFormat is the first byte of the setting.
 	uncorrectableFormat = 1
@@ -65,7 +67,7 @@ func (u *Unit) marking() *uncorrectable {
 // too many ranges of such blocks.
 func (u *Unit) MarkUncorrectable(lba, count uint64) error {
 	d := u.marking()
-	return d.change(func(list []span) []span {
+	return d.change(maxUncorrectable, func(list []span) []span {
 		s := span{int64(lba) << u.shift, int64(lba+count) << u.shift}
 		list = without(list, s)
 		i, _ := slices.BinarySearchFunc(list, s, func(a, b span) int { return int(min(1, max(-1, a.off-b.off))) })
@@ -114,9 +116,24 @@ func (d *uncorrectable) Submit(r *block.Request) {
 		r.Done.RequestDone(r)
 		return
 	default:
-		r.Done = &mending{device: d, done: r.Done}
+		// A mark must not go before what replaces the block is there to stay.
+		r.Done, r.Flags = &mending{device: d, done: r.Done, flags: r.Flags}, r.Flags|block.FUA
 	}
 	d.Device.Submit(r)
+}
+
+// Extent has marked blocks count as allocated, so that nobody takes them for zeros
+// without reading them.
+func (d *uncorrectable) Extent(off, limit int64) (allocated bool, n int64, err error) {
+	for _, s := range *d.spans.Load() {
+		switch {
+		case s.off <= off && off < s.end:
+			return true, min(limit, s.end-off), nil
+		case off < s.off:
+			return d.Device.Extent(off, min(limit, s.off-off))
+		}
+	}
+	return d.Device.Extent(off, limit)
 }
 
 // first returns the first marked byte in [off, end), -1 where there is none.
@@ -133,11 +150,12 @@ func first(list []span, off, end int64) int64 {
 type mending struct {
 	device *uncorrectable
 	done   block.Completer
+	flags  block.Flags // as the owner set them
 }
 
 // RequestDone is told that the request has finished.
 func (m *mending) RequestDone(r *block.Request) {
-	r.Done = m.done
+	r.Done, r.Flags = m.done, m.flags
 	if r.Err != nil {
 		m.done.RequestDone(r)
 		return
@@ -151,7 +169,7 @@ func (m *mending) RequestDone(r *block.Request) {
 }
 
 func (d *uncorrectable) clear(off, end int64) error {
-	return d.change(func(list []span) []span { return without(list, span{off, end}) })
+	return d.change(maxSplit, func(list []span) []span { return without(list, span{off, end}) })
 }
 
 // without returns the spans outside of one.
@@ -168,8 +186,9 @@ func without(list []span, gone span) []span {
 	return out
 }
 
-// change saves other marks, and then makes them count.
-func (d *uncorrectable) change(edit func([]span) []span) error {
+// change saves other marks, at most limit where there are more than before, and then
+// makes them count.
+func (d *uncorrectable) change(limit int, edit func([]span) []span) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := *d.spans.Load()
@@ -177,7 +196,7 @@ func (d *uncorrectable) change(edit func([]span) []span) error {
 	if slices.Equal(list, old) {
 		return nil
 	}
-	if len(list) > maxUncorrectable && len(list) > len(old) {
+	if len(list) > limit && len(list) > len(old) {
 		return ErrUncorrectableLimit
 	}
 	if err := d.save(encodeSpans(list)); err != nil {

@@ -120,6 +120,55 @@ func TestUncorrectableModel(t *testing.T) {
 	})
 }
 
+// holes is a device without a byte allocated, that keeps the flags of the last change.
+type holes struct {
+	block.Device
+	flags block.Flags
+}
+
+func (h *holes) Extent(_, limit int64) (bool, int64, error) { return false, limit, nil }
+
+func (h *holes) Submit(r *block.Request) {
+	h.flags = r.Flags
+	h.Device.Submit(r)
+}
+
+// TestUncorrectableHoles tests that marked blocks do not pass for unallocated ones, and
+// that what replaces them is on stable storage before the mark goes.
+func TestUncorrectableHoles(t *testing.T) {
+	h := &holes{Device: block.NewMem(1 << 20)}
+	u, err := New(Config{
+		ID: "u", Device: h, Group: NewGroup(1, "g"), Settings: &settingsMap{blobs: map[string][]byte{}},
+		Attributes: Attributes{NAA: GenerateNAA(DefaultPrefix, "u", nil), Serial: "1", Vendor: "V", Product: "P", BlockSize: 512},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.MarkUncorrectable(8, 4); err != nil {
+		t.Fatal(err)
+	}
+	type extent struct {
+		allocated bool
+		blocks    int64
+	}
+	for off, want := range map[int64]extent{0: {false, 8}, 7: {false, 1}, 8: {true, 4}, 11: {true, 1}, 12: {false, 52}} {
+		allocated, n, err := u.Device().Extent(off*512, (64-off)*512)
+		if got := (extent{allocated, n / 512}); err != nil || got != want {
+			t.Errorf("from block %d: %v, %v, want %v", off, got, err, want)
+		}
+	}
+	if err := submit(u, block.Write, 0, 4); err != nil || h.flags != 0 {
+		t.Errorf("a write beside the mark: flags %v, %v", h.flags, err)
+	}
+	done := make(requestChan, 1)
+	r := &block.Request{Op: block.Write, Off: 9 * 512, Data: make([]byte, 512), Done: done}
+	u.Device().Submit(r)
+	<-done
+	if r.Err != nil || h.flags != block.FUA || r.Flags != 0 {
+		t.Errorf("a write of a marked block: flags %v on the device, %v for the owner, %v", h.flags, r.Flags, r.Err)
+	}
+}
+
 func TestUncorrectableLimits(t *testing.T) {
 	settings := &settingsMap{blobs: map[string][]byte{}}
 	u, err := markedUnit(t, settings, 1<<20)
@@ -136,6 +185,22 @@ func TestUncorrectableLimits(t *testing.T) {
 	}
 	if err := u.MarkUncorrectable(2*maxUncorrectable, 1); !errors.Is(err, ErrUncorrectableLimit) {
 		t.Error(err)
+	}
+	// What is written has to become readable, also where that splits a range.
+	if err := u.MarkUncorrectable(1, 1); err != nil {
+		t.Fatal(err)
+	}
+	for len(u.Uncorrectable(0, 2048)) < maxUncorrectable {
+		next := uint64(2048 - 2*(maxUncorrectable-len(u.Uncorrectable(0, 2048))))
+		if err := u.MarkUncorrectable(next, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := submit(u, block.Write, 1, 1); err != nil || len(u.Uncorrectable(0, 2048)) != maxUncorrectable+1 {
+		t.Errorf("a write that splits a range: %v, %d ranges", err, len(u.Uncorrectable(0, 2048)))
+	}
+	if err := submit(u, block.Write, 1024, 1024); err != nil {
+		t.Fatal(err)
 	}
 	if err := u.Resize(501); err != nil || len(u.Uncorrectable(0, 2048)) != 251 {
 		t.Errorf("marks after shrinking: %v, %v", u.Uncorrectable(0, 2048), err)
