@@ -30,9 +30,6 @@ type Images struct {
 // the lab's own; its file may be compressed with xz (.xz).
 const KernelVariable = "LINTEL_LAB_KERNEL"
 
-// ErrNoImage says that an image has not been built yet.
-var ErrNoImage = errors.New("not built yet: run lintel lab build")
-
 // Progress is told what is being done; calls do not overlap.
 type Progress func(step string)
 
@@ -56,28 +53,10 @@ type image struct {
 	make   func(ctx context.Context, out, work string, log io.Writer) error
 }
 
-// FindImages returns the images, which must have been built, or ErrNoImage.
-func FindImages() (Images, error) {
-	return images(func(cache string, i image) (string, error) {
-		path, err := i.path(cache)
-		if err != nil {
-			return "", err
-		}
-		if _, err := os.Stat(path); err != nil {
-			return "", fmt.Errorf("%s: %w", i.name, ErrNoImage)
-		}
-		return path, nil
-	})
-}
-
 // BuildImages returns the images and builds those that are missing: a kernel takes
 // some ten minutes, a root file system one. Another process that builds the same
 // image is waited for.
 func BuildImages(ctx context.Context, progress Progress) (Images, error) {
-	return images(func(cache string, i image) (string, error) { return i.build(ctx, cache, progress) })
-}
-
-func images(get func(cache string, i image) (string, error)) (Images, error) {
 	var out Images
 	cache, err := CacheDir()
 	if err != nil {
@@ -87,10 +66,10 @@ func images(get func(cache string, i image) (string, error)) (Images, error) {
 	if given := os.Getenv(KernelVariable); given != "" {
 		kernel = givenKernel(given)
 	}
-	if out.Kernel, err = get(cache, kernel); err != nil {
+	if out.Kernel, err = kernel.build(ctx, cache, progress); err != nil {
 		return out, err
 	}
-	out.Root, err = get(cache, rootImage())
+	out.Root, err = rootImage().build(ctx, cache, progress)
 	return out, err
 }
 

@@ -169,53 +169,6 @@ func checkEUI64(b []byte) error {
 	return fmt.Errorf("%w: eui64_id has %d bytes: use 8, 12 or 16", ErrInvalid, len(b))
 }
 
-// ParseNAA reads an NAA designator of 8 or 16 bytes from hexadecimal text.
-// "naa." or "0x" in front and colons or dashes between digits are accepted.
-func ParseNAA(s string) ([]byte, error) {
-	b, err := parseHex("naa_id", s, "naa.")
-	if err != nil {
-		return nil, err
-	}
-	return b, checkNAA(b)
-}
-
-// ParseEUI64 reads an EUI-64 based designator of 8, 12 or 16 bytes from
-// hexadecimal text. "eui." or "0x" in front and colons or dashes between digits
-// are accepted.
-func ParseEUI64(s string) ([]byte, error) {
-	b, err := parseHex("eui64_id", s, "eui.")
-	if err != nil {
-		return nil, err
-	}
-	if len(b) == 0 {
-		return nil, fmt.Errorf("%w: eui64_id is empty", ErrInvalid)
-	}
-	return b, checkEUI64(b)
-}
-
-func parseHex(name, s, prefix string) ([]byte, error) {
-	t := strings.ToLower(strings.TrimSpace(s))
-	t = strings.TrimPrefix(t, prefix)
-	t = strings.TrimPrefix(t, "0x")
-	t = strings.NewReplacer(":", "", "-", "").Replace(t)
-	b, err := hex.DecodeString(t)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s %q is not hexadecimal", ErrInvalid, name, s)
-	}
-	return b, nil
-}
-
-// FormatNAA returns the designator as "naa." and lower-case digits.
-func FormatNAA(b []byte) string { return "naa." + hex.EncodeToString(b) }
-
-// FormatEUI64 returns the designator as "eui." and lower-case digits, "" for none.
-func FormatEUI64(b []byte) string {
-	if len(b) == 0 {
-		return ""
-	}
-	return "eui." + hex.EncodeToString(b)
-}
-
 // GenerateNAA returns the NAA IEEE Registered Extended designator (SPC-4
 // §7.8.6.6.5) of a unit: 16 bytes of which the first 8 alone, which is all that
 // some initiators compare, carry the prefix and a 36-bit hash of the id. taken

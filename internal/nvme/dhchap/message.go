@@ -29,9 +29,6 @@ const (
 	reasonFailed  = 1 // the reason code of every failure
 )
 
-// MaxMessage is the longest message, in bytes: a Reply of SHA-512 and the largest group.
-const MaxMessage = headerSize + 2*64 + 1024
-
 func newMessage(size int, kind, id byte, transaction uint16) []byte {
 	b := make([]byte, size)
 	b[0], b[1] = kind, id

@@ -48,8 +48,6 @@ const (
 	DataSize        = 24 // H2CData and C2HData
 	R2TSize         = 24
 
-	// MaxHeader is the longest header of a PDU after initialization.
-	MaxHeader = CapsuleCmdSize
 	// DigestSize is the length of a header or data digest.
 	DigestSize = 4
 	// MaxTermData is how much of the PDU in error a termination request carries.
