@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 floor=85
 bad=0
 # "tests|packages counted": a package and its subpackages count as one room.
-for room in block unit scsi iscsi nvme nvmetcp; do
+for room in block unit scsi iscsi nvme nvmetcp transport tlspsk; do
   profile=$(mktemp)
   pkgs=$(go list "./internal/$room/..." | grep -vE '/(blocktest|scsitest|nvmetest)$' | paste -sd,)
   go test -count=1 -short -coverpkg="$pkgs" -coverprofile="$profile" "./internal/$room/..." >/dev/null

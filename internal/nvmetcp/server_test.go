@@ -221,7 +221,7 @@ func TestBackpressure(t *testing.T) {
 		}
 		_, _ = c.nc.Write(in)
 	}()
-	time.Sleep(100 * time.Millisecond)
+	h.stuck()
 	if got := len(h.disk.executed()); got > 90 {
 		t.Errorf("%d commands were executed", got)
 	}
