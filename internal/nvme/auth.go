@@ -43,15 +43,13 @@ func nextSequence() uint32 {
 // who have not proved anything yet shall not take all processors.
 var computing = make(chan struct{}, 2)
 
-// demand readies the queue for the authentication that a grant demands, and says in the
-// result that it is.
-func (r *Request) demand(grant Grant, n connect) {
-	q := r.queue
+// newAuthentication returns what a grant demands of a host before its queue takes
+// commands, nil for nothing.
+func newAuthentication(grant Grant, n connect) *authentication {
 	if grant.HostKey.Empty() {
-		q.passed.Store(true)
-		return
+		return nil
 	}
-	side := dhchap.NewController(dhchap.ControllerConfig{
+	return &authentication{side: dhchap.NewController(dhchap.ControllerConfig{
 		HostNQN:       n.HostNQN,
 		SubNQN:        n.SubNQN,
 		HostKey:       grant.HostKey,
@@ -59,17 +57,21 @@ func (r *Request) demand(grant Grant, n connect) {
 		Hashes:        grant.Hashes,
 		Groups:        grant.Groups,
 		Sequence:      nextSequence,
-	})
-	a := &authentication{side: side}
+	})}
+}
+
+// demandLocked makes q wait for the authentication, nil for none. q.mu is held.
+func (q *Queue) demandLocked(a *authentication) {
+	q.auth = a
+	q.passed.Store(a == nil)
+	if a == nil {
+		return
+	}
 	a.timer = time.AfterFunc(authenticationTime, func() {
 		if !q.passed.Load() {
 			q.cfg.Kill(errAuthenticationTime)
 		}
 	})
-	q.mu.Lock()
-	q.auth = a
-	q.mu.Unlock()
-	r.Result[0] |= authenticationRequired
 }
 
 // authentication returns what an Authentication command is about, after it has

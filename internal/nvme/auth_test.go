@@ -191,3 +191,35 @@ func TestAuthenticationReplay(t *testing.T) {
 		}
 	})
 }
+
+// TestFailedConnectLeavesQueue checks that a Connect that fails grants nothing to the next one
+// on its connection, nor demands anything of it (NVMe Base 2.0 §6.3).
+func TestFailedConnectLeavesQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		open, keyed := b.Attach("open"), NewHost("keyed")
+		grant := nvme.Grant{HostKey: secret(1)}
+		b.Access.SetGrant(keyed.NQN, grant)
+		busy := Connect{Host: open.Host, QueueID: 1, Controller: open.ID}.Command()
+
+		q := b.Dial()
+		q.Fails(busy, wire.CommandSequenceError.DNR())
+		if r := q.Good(Connect{Host: keyed}.Command()); r.Result[0]>>17&1 != 1 {
+			t.Error("no authentication is demanded")
+		}
+		q.Fails(PropertyGet(wire.PropertyCAP, 8), wire.AuthenticationRequired.DNR())
+		q.Fails(Identify(wire.CNSController, 0), wire.AuthenticationRequired.DNR())
+
+		b.Access.SetGrant(open.Host.NQN, grant)
+		q = b.Dial()
+		if r := q.Fails(busy, wire.CommandSequenceError.DNR()); r.Result[0] != 0 {
+			t.Errorf("the result of a failed Connect is %#x", r.Result[0])
+		}
+		b.Access.SetGrant(open.Host.NQN, nvme.Grant{})
+		if r := q.Good(Connect{Host: open.Host, QueueID: 2, Controller: open.ID}.Command()); r.Result[0] != uint32(open.ID) {
+			t.Errorf("the result is %#x", r.Result[0])
+		}
+		q.Good(Read(1, 0, 1, 512))
+		q.Fails(authentication(wire.AuthenticationReceive, nil, 4096), wire.CommandSequenceError.DNR())
+	})
+}

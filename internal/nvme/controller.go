@@ -150,8 +150,10 @@ func (c *Controller) queuesLocked(admin bool) []*Queue {
 	return list
 }
 
-// join makes q a queue of the controller.
-func (c *Controller) join(q *Queue, id uint16, depth int, noFlow bool) wire.Status {
+// join makes the queue of a Connect one of the controller, and demands authentication
+// of its host where a is not nil. A queue that cannot join stays as it was.
+func (c *Controller) join(r *Request, n connect, a *authentication) wire.Status {
+	q, id := r.queue, n.QueueID
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
@@ -166,7 +168,12 @@ func (c *Controller) join(q *Queue, id uint16, depth int, noFlow bool) wire.Stat
 		return wire.AbortedSQDeletion
 	}
 	c.queues[id] = q
-	q.ctrl, q.id, q.depth, q.noFlow = c, id, depth, noFlow
+	q.ctrl, q.id, q.depth, q.noFlow = c, id, n.depth, n.noFlow
+	q.demandLocked(a)
+	r.Result[0] = uint32(c.info.ID)
+	if a != nil {
+		r.Result[0] |= authenticationRequired
+	}
 	return wire.Success
 }
 

@@ -13,7 +13,7 @@ import (
 func (r *Request) runFabrics(c *Controller) {
 	kind := r.SQE.FabricsType()
 	if kind == wire.Connect {
-		r.runConnect(c)
+		r.runConnect()
 		return
 	}
 	if c == nil {
@@ -71,10 +71,10 @@ type connect struct {
 }
 
 // runConnect is Connect (NVMe Base 2.0 §6.3).
-func (r *Request) runConnect(c *Controller) {
+func (r *Request) runConnect() {
 	q := r.queue
 	q.mu.Lock()
-	busy := c != nil || q.connecting
+	busy := q.ctrl != nil || q.connecting
 	q.connecting = true
 	q.mu.Unlock()
 	if busy {
@@ -189,26 +189,24 @@ func (r *Request) connectAdmin(n connect, grant Grant) wire.Status {
 		c.abandon()
 		return r.invalid(true, connectSubNQN)
 	}
-	r.demand(grant, n)
-	if q.passed.Load() {
+	a := newAuthentication(grant, n)
+	if a == nil {
 		if err := c.open(); err != nil {
 			c.abandon()
 			return r.refused(n, err)
 		}
 	}
-	if s := c.join(q, 0, n.depth, n.noFlow); s != 0 {
+	if s := c.join(r, n, a); s != 0 {
 		c.abandon()
 		return s
 	}
 	c.setKeepAlive(n.keepAlive)
 	q.sub.cfg.Logger.Info("NVMe host connected", "host", n.HostNQN, "controller", c.info.ID, "remote", n.Remote, "subsystem", n.SubNQN)
-	r.Result[0] |= uint32(c.info.ID)
 	return wire.Success
 }
 
 func (r *Request) connectIO(n connect, grant Grant) wire.Status {
-	q := r.queue
-	c := q.sub.find(n.controller)
+	c := r.queue.sub.find(n.controller)
 	switch {
 	case c == nil || c.info.Discovery:
 		return r.invalid(true, connectCNTLID)
@@ -223,12 +221,7 @@ func (r *Request) connectIO(n connect, grant Grant) wire.Status {
 	case n.QueueID > c.maxQueues():
 		return r.invalid(false, 42)
 	}
-	r.demand(grant, n)
-	if s := c.join(q, n.QueueID, n.depth, n.noFlow); s != 0 {
-		return s
-	}
-	r.Result[0] |= uint32(c.info.ID)
-	return wire.Success
+	return c.join(r, n, newAuthentication(grant, n))
 }
 
 func (c *Controller) maxQueues() uint16 {
