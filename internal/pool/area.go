@@ -34,12 +34,13 @@ type pair struct {
 	kind   slotKind
 	owner  string
 	offset [2]int64
-	size   int
+	size   int   // of what is written to a slot, at most
 	mark   int64 // offset of the mark, 0 for none
 
 	mu       sync.Mutex
 	sequence uint64
 	next     int   // slot to write
+	long     bool  // slot B reaches into the mark
 	failed   error // why nothing is written any more
 }
 
@@ -61,7 +62,10 @@ func (p *pair) readSlot(i int) (slot, error) {
 	if err := readFull(p.file, header, p.offset[i]); err != nil {
 		return slot{}, err
 	}
-	n, err := payloadLen(header, p.kind, p.owner, p.size)
+	n, err := payloadLen(header, p.kind, p.owner, p.size+blockSize)
+	if i == 1 {
+		p.long = err == nil && blockSize+n > p.size
+	}
 	if err != nil {
 		return slot{}, err
 	}
@@ -77,29 +81,50 @@ func (p *pair) readSlot(i int) (slot, error) {
 // may be writing it.
 const readTries = 3
 
-// read returns the content that counts and what is wrong with the rest. It fails
-// where neither slot is valid, and where a newer version was acknowledged than the valid ones;
+// read returns the content that counts and what is wrong with the rest. What it returns is on
+// stable storage: whoever wrote it may have ended before it was, and nothing is built on what
+// a power cut takes away. It fails where neither slot is valid, where a newer version was
+// acknowledged than the valid ones, and where the file cannot be brought to stable storage;
 // where both slots were never written it fails with errEmpty.
 func (p *pair) read() (content slot, problems []Problem, err error) {
 	for range readTries {
-		var marked uint64
-		var damaged []Problem
-		marked, damaged, err = p.readMark() // before the slots, so that it is not ahead of them
-		if err != nil {
-			return slot{}, nil, err
+		if content, problems, err = p.readOnce(); err == nil {
+			break
 		}
-		if content, problems, err = p.readSlots(); err != nil {
-			return slot{}, problems, err
-		}
-		problems = append(problems, damaged...)
-		if content.sequence >= marked {
-			return content, problems, nil
-		}
-		err = fmt.Errorf("version %d of the %v was acknowledged, and is lost from slot %c at byte %d: what is left is version %d; "+
+	}
+	if err != nil {
+		return slot{}, problems, err
+	}
+	if err := p.file.Datasync(); err != nil {
+		return slot{}, problems, array.Errorf(array.KindUnavailable,
+			"%s: what was last written of the %v could not be brought to stable storage: %w; repair the storage below, then start again", p.name, p.kind, err)
+	}
+	return content, problems, nil
+}
+
+// readOnce reads the mark before the slots, so that it is not ahead of them.
+func (p *pair) readOnce() (slot, []Problem, error) {
+	marked, damaged, err := p.readMark()
+	if err != nil {
+		return slot{}, nil, err
+	}
+	content, problems, err := p.readSlots()
+	if p.long {
+		marked, damaged = 0, nil
+	}
+	problems = append(problems, damaged...)
+	switch {
+	case errors.Is(err, errEmpty) && marked > 0:
+		return slot{}, problems, fmt.Errorf("version %d of the %v was acknowledged, and is lost from the slots at byte %d and %d, of which none holds a version: "+
+			"bring the file back from a backup: %w", marked, p.kind, p.offset[0], p.offset[1], err)
+	case err != nil:
+		return slot{}, problems, err
+	case content.sequence < marked:
+		return slot{}, problems, fmt.Errorf("version %d of the %v was acknowledged, and is lost from slot %c at byte %d: what is left is version %d; "+
 			"bring the file back from a backup, or go on with the older version: dd if=/dev/zero of=%s bs=%d seek=%d count=1 conv=notrunc",
 			marked, p.kind, 'A'+p.next, p.offset[p.next], content.sequence, p.name, blockSize, p.mark/blockSize)
 	}
-	return slot{}, problems, err
+	return content, problems, nil
 }
 
 // readMark returns the number in the mark, 0 where there is none.
@@ -179,9 +204,10 @@ func (p *pair) write(part0, part1 []byte) error {
 			"the %v of pool %s could not be brought to stable storage: %w; nothing more is written to it: repair the storage below, then restart", p.kind, p.owner, err)
 		return p.failed
 	}
+	p.long = p.long && p.next == 0
 	p.sequence++
 	p.next = 1 - p.next
-	if p.mark != 0 {
+	if p.mark != 0 && !p.long {
 		// Where this fails the mark is one behind: a damage may go unnoticed then, no more.
 		_, _ = p.file.WriteAt(encodeSlot(p.kind, p.owner, p.sequence, nil, nil), p.mark)
 	}

@@ -81,13 +81,13 @@ func (h *HeadCopy) load(path string) error {
 	h.pair = newPair(h.file, path, slotConfig, owner)
 	h.pair.mark = 0 // an older copy does no harm
 	content, problems, err := h.pair.read()
+	h.Problems = append(h.Problems, problems...)
 	if errors.Is(err, errEmpty) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	h.Problems = append(h.Problems, problems...)
 	h.doc, err = array.DecodeDocument(content.part1)
 	return err
 }

@@ -12,9 +12,15 @@ type osFile struct{ *os.File }
 
 var _ File = (*osFile)(nil)
 
-// Datasync is fdatasync(2).
+// Datasync is fdatasync(2). Where it fails the kernel may keep what it could not write, and call it
+// written the next time: that is dropped, so that whoever opens the file next reads what is
+// on the medium.
 func (f *osFile) Datasync() error {
-	return ignoringEINTR(func() error { return unix.Fdatasync(int(f.Fd())) })
+	err := ignoringEINTR(func() error { return unix.Fdatasync(int(f.Fd())) })
+	if err != nil {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	}
+	return err
 }
 
 func ignoringEINTR(call func() error) error {

@@ -35,7 +35,8 @@ type File interface {
 // that of a version that was acknowledged. It is written after the version is on stable storage
 // and goes there with the next one, or when the system writes it, so it may be behind
 // but never ahead. A pair whose valid slots are all older than its mark was damaged
-// after it was acknowledged, and is refused: it would silently serve what was true once.
+// after it was acknowledged, and is refused: it would silently serve what was true once. Where
+// slot B is so long that it takes the last block, as older programs wrote it, there is no mark.
 const (
 	areaVersion  = 1
 	areaSize     = 42 << 20

@@ -114,6 +114,23 @@ func TestPairModel(t *testing.T) {
 					t.Fatal("a write after a failed sync was accepted")
 				}
 			},
+			"kill": func(t *rapid.T) {
+				p = testPair(f)
+				got, _, err := p.read()
+				switch {
+				case err == nil:
+					acked, possible = bytes.Clone(got.part0), nil
+				case acked != nil:
+					t.Fatal(err)
+				}
+			},
+			"kill, failed sync": func(t *rapid.T) {
+				f.syncErr = errInjected
+				if _, _, err := testPair(f).read(); err == nil {
+					t.Fatal("what may not be on the medium was believed")
+				}
+				f.syncErr = nil
+			},
 			"power cut": func(t *rapid.T) {
 				seed := rapid.Uint64().Draw(t, "seed")
 				f = f.cut(coin(rand.New(rand.NewPCG(seed, 0))))
@@ -133,6 +150,37 @@ func TestPairModel(t *testing.T) {
 			"": func(t *rapid.T) { check(f.cut(func() bool { return true })) },
 		})
 	})
+}
+
+// A version that was written and not synced when the process was killed is brought to stable
+// storage before it is built on: the next write goes over the version before it.
+func TestReadSettlesWhatItFinds(t *testing.T) {
+	f := newFaultFile()
+	killed := testPair(f)
+	if err := killed.write([]byte("one"), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.syncErr = errInjected // as good as killed before the sync
+	if err := killed.write([]byte("two"), nil); !errors.Is(err, errInjected) {
+		t.Fatal(err)
+	}
+	f.syncErr = errInjected
+	if _, _, err := testPair(f).read(); !errors.Is(err, errInjected) || array.KindOf(err) != array.KindUnavailable || !strings.Contains(err.Error(), "repair the storage") {
+		t.Fatalf("a version that cannot be made stable was believed: %v", err)
+	}
+	p := testPair(f)
+	if got, _, err := p.read(); err != nil || string(got.part0) != "two" {
+		t.Fatalf("read %q, %v", got.part0, err)
+	}
+	f.inSync = func() {
+		got, _, err := testPair(f.cut(func() bool { return false })).read()
+		if err != nil || string(got.part0) != "two" {
+			t.Errorf("after a power cut: %q, %v", got.part0, err)
+		}
+	}
+	if err := p.write([]byte("three"), nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A flipped bit anywhere in either slot is noticed. The newer one stands in for the older one,
@@ -273,6 +321,81 @@ func TestMark(t *testing.T) {
 	}
 	if err := older.write([]byte("on"), nil); err != nil || lost() {
 		t.Errorf("writing on: %v, lost %v", err, lost())
+	}
+}
+
+// Where both slots are erased and the mark is not, the pair is not taken for a new one.
+func TestMarkWithoutSlots(t *testing.T) {
+	f := newFaultFile()
+	p := testPair(f)
+	if err := errors.Join(p.write([]byte("one"), nil), p.write([]byte("two"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range p.offset {
+		if _, err := f.WriteAt(make([]byte, 2*blockSize), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := testPair(f).read(); err == nil || !strings.Contains(err.Error(), "version 2 of the configuration was acknowledged") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A version that takes the place of the mark, as older programs wrote it, is read, and the mark left
+// out as long as it is there.
+func TestLongSlot(t *testing.T) {
+	f := newFaultFile()
+	p := testPair(f)
+	if err := p.write([]byte("one"), nil); err != nil {
+		t.Fatal(err)
+	}
+	long := bytes.Repeat([]byte("x"), configSize-blockSize)
+	if _, err := f.WriteAt(encodeSlot(slotConfig, p.owner, 2, long, nil), p.offset[1]); err != nil {
+		t.Fatal(err)
+	}
+	p = testPair(f)
+	if got, problems, err := p.read(); err != nil || len(problems) != 0 || !bytes.Equal(got.part0, long) {
+		t.Fatalf("version %d, %v, %v", got.sequence, problems, err)
+	}
+	for n := range 4 {
+		if err := p.write(payload(n), nil); err != nil {
+			t.Fatal(err)
+		}
+		again := testPair(f)
+		if got, problems, err := again.read(); err != nil || len(problems) != 0 || !bytes.Equal(got.part0, payload(n)) {
+			t.Fatalf("write %d: version %d, %v, %v", n, got.sequence, problems, err)
+		}
+		if n > 0 { // slot B was written
+			if marked, _, err := again.readMark(); err != nil || marked != p.sequence {
+				t.Errorf("write %d: the mark is %d, %v", n, marked, err)
+			}
+		}
+	}
+}
+
+// tornOnce shows garbage the first time that a slot is read, as somebody does who is writing it.
+type tornOnce struct {
+	*faultFile
+	torn map[int64]bool
+}
+
+func (f *tornOnce) ReadAt(p []byte, off int64) (int, error) {
+	if torn, slot := f.torn[off]; slot && !torn {
+		f.torn[off] = true
+		return len(p), nil
+	}
+	return f.faultFile.ReadAt(p, off)
+}
+
+func TestReadIsRepeated(t *testing.T) {
+	f := newFaultFile()
+	p := testPair(f)
+	if err := errors.Join(p.write([]byte("one"), nil), p.write([]byte("two"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	torn := &tornOnce{f, map[int64]bool{p.offset[0] + blockSize: false, p.offset[1] + blockSize: false}}
+	if got, problems, err := testPair(torn).read(); err != nil || len(problems) != 0 || string(got.part0) != "two" {
+		t.Errorf("read %q, %v, %v", got.part0, problems, err)
 	}
 }
 
