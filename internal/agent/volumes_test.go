@@ -205,6 +205,12 @@ func TestVolumeKinds(t *testing.T) {
 	if got.Status.UsedBytes < 4<<20 {
 		t.Errorf("a volume made thick uses %d bytes", got.Status.UsedBytes)
 	}
+	for _, name := range []string{"thick1", "thin1"} {
+		got := call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: name, SizeBytes: 12 << 20}).Volume
+		if got.Status.UsedBytes < 12<<20 {
+			t.Errorf("%s, which is thick, uses %d bytes after it was grown to 12 MiB", name, got.Status.UsedBytes)
+		}
+	}
 	call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: "mem1", SizeBytes: 2 * gib})
 	call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "null1"})
 	list := call(r, r.volumes.ListVolumes, &lintelv1.ListVolumesRequest{Pool: "default"}).Volumes

@@ -516,6 +516,49 @@ func TestResizeOfAnAppendedFile(t *testing.T) {
 	}
 }
 
+// Space that was reserved behind the end is there after growing into it.
+func TestResizeKeepsReservedSpace(t *testing.T) {
+	d, path, _ := testFile(t)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "resize", d.Resize(8<<20))
+	if used, err := d.Used(); err != nil || used < 8<<20 {
+		t.Errorf("%d bytes are used after growing into 8 MiB of reserved space (%v)", used, err)
+	}
+	got := bytes.Repeat([]byte{1}, 4096)
+	want(t, "read", do(d, Request{Op: Read, Off: 8<<20 - 4096, Data: got}))
+	if !bytes.Equal(got, make([]byte, 4096)) {
+		t.Error("reserved space does not read as zeros")
+	}
+}
+
+// A device may be smaller than its file, not larger.
+func TestOpenFileOfSize(t *testing.T) {
+	d, path, _ := testFile(t)
+	want(t, "close", d.Close())
+	small, err := OpenFile(path, FileOptions{Size: 512 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if small.Size() != 512<<10 {
+		t.Errorf("the size is %d", small.Size())
+	}
+	wantKind(t, "read behind the end", do(small, Request{Op: Read, Off: 512 << 10, Data: make([]byte, 512)}), KindRange)
+	want(t, "close", small.Close())
+	if st, err := os.Stat(path); err != nil || st.Size() != 1<<20 {
+		t.Errorf("the file has changed: %v, %v", st, err)
+	}
+	if _, err := OpenFile(path, FileOptions{Size: 1<<20 + 1}); err == nil {
+		t.Error("a device larger than its file was opened")
+	}
+}
+
 func TestOpenFileRefusals(t *testing.T) {
 	d, path, _ := testFile(t)
 	if err := CreateFile(path, 1<<20); !errors.Is(err, fs.ErrExist) {

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,9 @@ import (
 type FileOptions struct {
 	// ReadOnly opens for reading alone; several may do so at once.
 	ReadOnly bool
+	// Size is the capacity in bytes, where the file may be longer: it is left as
+	// it is. 0 stands for the size of the file.
+	Size int64
 }
 
 // What the file device does follows from these figures, in microseconds a call
@@ -104,8 +108,8 @@ func CreateFile(path string, size int64) (err error) {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// OpenFile opens a regular file as a device of the file's size. The file is locked
-// (flock), so that a second open fails with ErrInUse.
+// OpenFile opens a regular file as a device. It fails where the file is shorter than the
+// device is to be. The file is locked (flock), so that a second open fails with ErrInUse.
 func OpenFile(path string, opts FileOptions) (Device, error) {
 	d, err := openFile(path, opts)
 	if err != nil {
@@ -140,11 +144,15 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 	if d.id.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errors.New("not a regular file")
 	}
+	size := cmp.Or(opts.Size, d.id.Size)
+	if d.id.Size < size {
+		return nil, fmt.Errorf("it has %d bytes, not %d", d.id.Size, size)
+	}
 	unit := int(d.id.Blksize)
 	if unit < 512 || unit > 64<<10 || bits.OnesCount(uint(unit)) != 1 {
 		unit = 4096 // network file systems tell their transfer size
 	}
-	d.init(fd, path, d.id.Size)
+	d.init(fd, path, size)
 	d.piece = writePiece
 	d.info = Info{
 		Kind:               "file",
@@ -378,16 +386,25 @@ func (d *file) Resize(size int64) error {
 	}
 	d.gate.pause()
 	defer d.gate.resume(d.Submit)
-	// Cutting first drops what somebody may have appended, so that growing
-	// reads as zeros.
-	old := d.size.Load()
-	for _, length := range []int64{min(old, size), size} {
+	lengths := []int64{size}
+	if old := d.size.Load(); size > old && !d.emptyFrom(old) {
+		// What somebody has appended is dropped first, so that growing reads as zeros.
+		// Space that was reserved there stays.
+		lengths = []int64{old, size}
+	}
+	for _, length := range lengths {
 		if err := unix.Ftruncate(d.fd, length); err != nil {
 			return &Error{Kind: kindOf(errnoOf(err)), Off: length, Err: err}
 		}
 		d.size.Store(length)
 	}
 	return d.sync(Flush)
+}
+
+// emptyFrom reports whether the file is known to have no data from off on.
+func (d *file) emptyFrom(off int64) bool {
+	_, err := unix.Seek(d.fd, off, unix.SEEK_DATA)
+	return errors.Is(err, unix.ENXIO)
 }
 
 func (d *file) Used() (int64, error) {

@@ -117,7 +117,7 @@ func (r *Report) checkPool(dir string) (*Pool, error) {
 		if v.Kind != array.VolumeFile {
 			continue
 		}
-		if err := fitBacking(p.volumePath(v.ID), v, false); err != nil {
+		if _, err := fitBacking(p.volumePath(v.ID), v); err != nil {
 			r.add(p.volumePath(v.ID), -1, false, "%v", err)
 		}
 	}

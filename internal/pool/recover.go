@@ -12,7 +12,8 @@ import (
 )
 
 // recover finishes what a crash has left undone: backing files of deleted volumes are
-// removed, and those of volumes that never came to be.
+// removed, and those of volumes that never came to be, and files are cut that were made longer for
+// a volume that stayed as it was.
 func (p *Pool) recover() error {
 	left, problems, err := p.leftovers()
 	if err != nil {
@@ -31,6 +32,25 @@ func (p *Pool) recover() error {
 		}
 	}
 	p.amend(problems)
+	return p.ungrow()
+}
+
+// ungrow cuts the files that are longer than their volumes, and empty there. One that does not
+// fit its volume otherwise is the data plane's to tell of.
+func (p *Pool) ungrow() error {
+	for _, v := range p.docs.pool.Volumes {
+		if v.Kind != array.VolumeFile || v.Truncate {
+			continue
+		}
+		path := p.volumePath(v.ID)
+		if size, err := fitBacking(path, v); err != nil || size == int64(v.Size) {
+			continue
+		}
+		if err := cut(path, int64(v.Size)); err != nil {
+			return fmt.Errorf("cutting off what an interrupted growth of volume %s has left: %w", v.Name, err)
+		}
+		p.problems = append(p.problems, Problem{Path: path, Offset: -1, Text: "cut off what an interrupted growth of the volume has left", Mended: true})
+	}
 	return nil
 }
 

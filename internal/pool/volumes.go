@@ -18,7 +18,8 @@ import (
 //
 //	create  backing file, then the document: what a crash leaves is an empty file
 //	        that no document names; recover removes it
-//	grow    backing file, then the document: a file longer than its volume
+//	grow    backing file, then the document: a file longer than its volume, without
+//	        data there; recover cuts it
 //	shrink  document (marked Truncate), then the file
 //	delete  document (the id goes to Doomed), then the file
 
@@ -158,7 +159,8 @@ func syncFile(path string) error {
 
 // OpenVolume opens the device of a volume. A backing file that is missing, shorter
 // than the volume, or longer with data beyond its end is refused: something else has
-// changed it.
+// changed it. What is cut off is what the document says is to go, and no more: the file
+// of a volume that somebody makes larger meanwhile is longer.
 func (d *Data) OpenVolume(v *array.Volume) (block.Device, error) {
 	switch v.Kind {
 	case array.VolumeNull:
@@ -172,10 +174,15 @@ func (d *Data) OpenVolume(v *array.Volume) (block.Device, error) {
 		return nil, fmt.Errorf("volume %s has the unknown kind %q", v.Name, v.Kind)
 	}
 	path := volumePath(d.dir, v.ID)
-	if err := fitBacking(path, v, true); err != nil {
+	if _, err := fitBacking(path, v); err != nil {
 		return nil, err
 	}
-	return block.OpenFile(path, block.FileOptions{})
+	if v.Truncate {
+		if err := cut(path, int64(v.Size)); err != nil {
+			return nil, err
+		}
+	}
+	return block.OpenFile(path, block.FileOptions{Size: int64(v.Size)})
 }
 
 // openDisk opens the device of a disk volume, for reading alone only where it does
@@ -188,34 +195,29 @@ func openDisk(v *array.Volume) (block.Device, error) {
 	return d, err
 }
 
-// fitBacking checks that a backing file has the size of its volume. A longer one is cut,
-// where mend is set, if the document says so or if nothing is in what is cut off.
-func fitBacking(path string, v *array.Volume, mend bool) error {
+// fitBacking checks that a backing file has the size of its volume, or is longer where the document
+// says that it is to be cut, or nothing is in what is longer. It returns the size of the file.
+func fitBacking(path string, v *array.Volume) (int64, error) {
 	st, err := os.Lstat(path)
 	size := int64(v.Size)
 	switch {
 	case err != nil:
-		return fmt.Errorf("backing file of volume %s: %w", v.Name, err)
+		return 0, fmt.Errorf("backing file of volume %s: %w", v.Name, err)
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("backing file %s of volume %s is not a regular file", path, v.Name)
-	case st.Size() == size:
-		return nil
+		return 0, fmt.Errorf("backing file %s of volume %s is not a regular file", path, v.Name)
 	case st.Size() < size:
-		return fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d: the rest is lost", path, v.Name, st.Size(), size)
+		return 0, fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d: the rest is lost", path, v.Name, st.Size(), size)
+	case st.Size() == size || v.Truncate:
+		return st.Size(), nil
 	}
-	if !v.Truncate {
-		empty, err := emptyFrom(path, size)
-		if err != nil {
-			return err
-		}
-		if !empty {
-			return fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d, with data at the end: it was changed from outside", path, v.Name, st.Size(), size)
-		}
+	empty, err := emptyFrom(path, size)
+	if err != nil {
+		return 0, err
 	}
-	if !mend {
-		return nil
+	if !empty {
+		return 0, fmt.Errorf("backing file %s of volume %s has %d bytes instead of %d, with data at the end: it was changed from outside", path, v.Name, st.Size(), size)
 	}
-	return cut(path, size)
+	return st.Size(), nil
 }
 
 // emptyFrom reports whether a file has only holes from off on.
