@@ -49,6 +49,9 @@ type ConnectRequest struct {
 
 // Grant says on what terms a host is let in.
 type Grant struct {
+	// Terms stands for the host of the array and all that it has to prove; it is
+	// comparable. I/O queues need the same terms as the admin queue.
+	Terms any
 	// HostKey is the key that the host has to prove to know; without one no
 	// authentication is demanded.
 	HostKey dhchap.Secret

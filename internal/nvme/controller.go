@@ -84,6 +84,9 @@ func newController(s *Subsystem, info ControllerInfo, grant Grant) *Controller {
 // Info returns what the controller was made of.
 func (c *Controller) Info() ControllerInfo { return c.info }
 
+// Terms returns those of the grant that the admin queue was let in by.
+func (c *Controller) Terms() any { return c.grant.Terms }
+
 // Queues returns how many queues are connected, the admin queue included.
 func (c *Controller) Queues() int {
 	c.mu.Lock()

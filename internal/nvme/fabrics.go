@@ -212,7 +212,7 @@ func (r *Request) connectIO(n connect, grant Grant) wire.Status {
 		return r.invalid(true, connectCNTLID)
 	case c.info.SubNQN != n.SubNQN:
 		return r.invalid(true, connectSubNQN)
-	case c.info.HostNQN != n.HostNQN:
+	case c.info.HostNQN != n.HostNQN || c.grant.Terms != grant.Terms:
 		return r.invalid(true, connectHostNQN)
 	case c.info.HostID != n.HostID:
 		return r.invalid(true, connectHostID)

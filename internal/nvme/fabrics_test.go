@@ -152,6 +152,26 @@ func TestConnectIO(t *testing.T) {
 	b.Dial().Fails(Connect{Host: other, QueueID: 1, Controller: id}.Command(), wire.CommandSequenceError.DNR())
 }
 
+// TestConnectIOTerms checks that an I/O queue is let in on the terms of the admin queue alone:
+// one NQN may be that of different hosts of the array (NVMe Base 2.0 §6.3).
+func TestConnectIOTerms(t *testing.T) {
+	b := New(t, Config{})
+	host := NewHost("a")
+	b.Access.SetGrant(host.NQN, nvme.Grant{Terms: "h1"})
+	a := b.AttachAdmin(Connect{Host: host})
+	a.IO = a.Queue(1)
+	b.Access.SetGrant(host.NQN, nvme.Grant{Terms: "h2"})
+	io := Connect{Host: host, QueueID: 2, Controller: a.ID}.Command()
+	if r := b.Dial().Fails(io, wire.ConnectInvalidParameters.DNR()); r.Result[0] != 1<<16|512 {
+		t.Errorf("result %#x", r.Result[0])
+	}
+	b.Access.SetGrant(host.NQN, nvme.Grant{Terms: "h1"})
+	b.Dial().Good(io)
+	if a.Controller().Terms() != "h1" {
+		t.Errorf("terms %v", a.Controller().Terms())
+	}
+}
+
 // TestProperties checks Property Get and Set (NVMe Base 2.0 §3.1.3, §6.5, §6.6).
 func TestProperties(t *testing.T) {
 	b := New(t, Config{})

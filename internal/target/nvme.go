@@ -47,6 +47,25 @@ func refuse(format string, args ...any) error {
 	return &nvme.Refusal{Status: wire.ConnectInvalidHost, Reason: fmt.Sprintf(format, args...)}
 }
 
+// terms are what a host is let in on: with other ones it has to connect anew.
+type terms struct{ host, hostKey, controllerKey, tlsKey string }
+
+// String hides the keys.
+func (m terms) String() string { return "terms of host " + m.host }
+
+func termsOf(h *array.Host) terms { return terms{h.ID, h.DHCHAPKey, h.DHCHAPCtrlKey, h.TLSKey} }
+
+// ownerOf returns the host that a controller was let in as, nil where its NQN now leads
+// to none, to another one, or to other keys.
+func ownerOf(c *nvme.Controller, s *array.State) *array.Host {
+	info := c.Info()
+	h := s.MatchNQN(info.HostNQN, info.Remote.Addr())
+	if h == nil || c.Terms() != termsOf(h) {
+		return nil
+	}
+	return h
+}
+
 // Authorize lets a host in that a host of the array names, on the terms of that host.
 func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 	s := access(a).current()
@@ -60,7 +79,7 @@ func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 	if err := checkTLS(h, r); err != nil {
 		return nvme.Grant{}, err
 	}
-	var g nvme.Grant
+	g := nvme.Grant{Terms: termsOf(h)}
 	if p := portalAt(s, r.Local); p != nil {
 		g.PortGroup = p.Group
 	}
@@ -105,10 +124,9 @@ func (a nvmeAccess) Open(c *nvme.Controller) (nvme.Namespaces, error) {
 	t := a.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	info := c.Info()
-	h := t.state.MatchNQN(info.HostNQN, info.Remote.Addr())
+	h := ownerOf(c, t.state)
 	if h == nil {
-		return nil, refuse("no host has NQN %s any more", info.HostNQN)
+		return nil, refuse("the host or the keys of NQN %s have changed meanwhile", c.Info().HostNQN)
 	}
 	t.controllers[c] = struct{}{}
 	return t.namespacesLocked(t.state.Namespaces(h.ID)), nil
@@ -178,7 +196,7 @@ func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {
 }
 
 // applyControllers gives every NVMe host its new namespaces, and ends the
-// controllers of hosts that are gone.
+// controllers of hosts that are gone or have other keys.
 func (t *Target) applyControllers(previous, state *array.State) {
 	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
 		return
@@ -189,8 +207,7 @@ func (t *Target) applyControllers(previous, state *array.State) {
 	var gone []*nvme.Controller
 	t.mu.Lock()
 	for c := range t.controllers {
-		info := c.Info()
-		h := state.MatchNQN(info.HostNQN, info.Remote.Addr())
+		h := ownerOf(c, state)
 		if h == nil {
 			gone = append(gone, c)
 			continue
@@ -199,6 +216,6 @@ func (t *Target) applyControllers(previous, state *array.State) {
 	}
 	t.mu.Unlock()
 	for _, c := range gone {
-		c.Kill(fmt.Errorf("no host has NQN %s any more", c.Info().HostNQN))
+		c.Kill(fmt.Errorf("the host or the keys of NQN %s have changed", c.Info().HostNQN))
 	}
 }

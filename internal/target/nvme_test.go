@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	initiator "lintel.io/lintel/internal/initiator/iscsi"
 	nvmehost "lintel.io/lintel/internal/initiator/nvme"
 	"lintel.io/lintel/internal/nvme/dhchap"
+	"lintel.io/lintel/internal/nvme/tlskey"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -279,6 +282,99 @@ func TestNVMeHostsAndNamespacesFollowTheState(t *testing.T) {
 	if _, err := f.connect(nvmehost.Options{}); err == nil {
 		t.Error("a stranger connected")
 	}
+}
+
+// TestNewTermsEndControllers checks that controllers end when their NQN leads to another host
+// or other keys, and not when something else of the host changes.
+func TestNewTermsEndControllers(t *testing.T) {
+	secret, err := dhchap.GenerateSecret(dhchap.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := tlskey.Generate(tlskey.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(f *fixture, h *array.Host){
+		"DH-HMAC-CHAP key": func(_ *fixture, h *array.Host) { h.DHCHAPKey = secret.Text() },
+		"TLS key":          func(_ *fixture, h *array.Host) { h.TLSKey = key.Text() },
+		"host": func(f *fixture, _ *array.Host) {
+			f.doc.Hosts = append(f.doc.Hosts, &array.Host{Object: array.Object{ID: "h2"}, Name: "other", NQNs: []string{testHostNQN}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.addVolume(1, 1<<20, 0)
+			f.withNVMe()
+			f.apply()
+			c := f.mustConnect(nvmehost.Options{IOQueues: 1})
+			h := *f.doc.Hosts[0]
+			h.Name = "renamed"
+			f.doc.Hosts[0] = &h
+			f.apply()
+			if err := c.Queues()[0].Read(context.Background(), 1, 0, 512, make([]byte, 512)); err != nil {
+				t.Fatalf("after another name: %v", err)
+			}
+			changed := h
+			change(f, &changed)
+			f.doc.Hosts[0] = &changed
+			f.apply()
+			select {
+			case <-c.Ended():
+			case <-time.After(10 * time.Second):
+				t.Error("the controller lives on")
+			}
+		})
+	}
+}
+
+// interrupted is a connection on which something happens before its first Authentication_Send.
+type interrupted struct {
+	net.Conn
+	once sync.Once
+	what func()
+}
+
+func (i *interrupted) Write(p []byte) (int, error) {
+	if len(p) > 12 && p[0] == 4 && p[8] == wire.FabricsCommand && p[12] == wire.AuthenticationSend {
+		i.once.Do(i.what)
+	}
+	return i.Conn.Write(p)
+}
+
+// TestKeyChangesWhileHostAuthenticates checks that a host that proves its old key after the array
+// has been given a new one does not get in (NVMe Base 2.0 §8.13).
+func TestKeyChangesWhileHostAuthenticates(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 1<<20, 0)
+	f.withNVMe()
+	var keys [2]dhchap.Secret
+	for i := range keys {
+		var err error
+		if keys[i], err = dhchap.GenerateSecret(dhchap.SHA256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	use := func(k dhchap.Secret) {
+		h := *f.doc.Hosts[0]
+		h.DHCHAPKey = k.Text()
+		f.doc.Hosts[0] = &h
+		f.apply()
+	}
+	use(keys[0])
+	changed := false
+	_, err := f.connect(nvmehost.Options{Auth: &nvmehost.Auth{HostKey: keys[0]}, Dial: func(ctx context.Context, address string) (net.Conn, error) {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "tcp", address)
+		return &interrupted{Conn: c, what: func() { use(keys[1]); changed = true }}, err
+	}})
+	if err == nil || !changed {
+		t.Errorf("changed: %t, connected: %v", changed, err)
+	}
+	if len(f.tgt.Controllers()) > 0 && f.tgt.Controllers()[0].Namespaces > 0 {
+		t.Error("a host with an old key sees namespaces")
+	}
+	f.mustConnect(nvmehost.Options{IOQueues: 1, Auth: &nvmehost.Auth{HostKey: keys[1]}})
 }
 
 // TestStatisticsOfBothProtocols counts the commands on a volume over both
