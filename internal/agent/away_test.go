@@ -66,7 +66,10 @@ func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
 	r := newRig(t)
 	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
 	r.plane.setAway(false, true)
-	call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	deleted := call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	if w := deleted.Plan.Warnings; len(w) != 2 || w[1] != "stored, not in effect yet: the target does not answer" {
+		t.Errorf("warnings %q", w)
+	}
 	if _, err := os.Stat(r.backing(v)); err != nil {
 		t.Errorf("the file went while it may be open: %v", err)
 	}
@@ -74,6 +77,15 @@ func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
 	if len(alerts) == 0 || alerts[0].Code != "configuration-not-applied" {
 		t.Errorf("alerts %v", alerts)
 	}
+	r.plane.setAway(true, true)
+	codes := map[string]bool{}
+	for _, a := range call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts {
+		codes[a.Code] = true
+	}
+	if !codes["target-not-answering"] || !codes["configuration-not-applied"] {
+		t.Errorf("alerts %v", codes)
+	}
+	r.plane.setAway(false, true)
 	r.agent.Reapply(t.Context())
 	if _, err := os.Stat(r.backing(v)); err != nil {
 		t.Errorf("the file went before there was an answer: %v", err)

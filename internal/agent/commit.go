@@ -59,7 +59,8 @@ type queue struct {
 var errClosing = array.Errorf(array.KindUnavailable, "the array is stopping: try again when it is back")
 
 // mutate plans a change and, unless dryRun, makes it. It returns when the change is on stable storage
-// and the data plane has it. ctx is looked at before the change, not during it.
+// and the data plane was given it; where that has not taken over all of it, a warning in the
+// plan says so. ctx is looked at before the change, not during it.
 func (a *Agent) mutate(ctx context.Context, dryRun bool, plan func(*array.State) (*change, error)) (*change, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -233,7 +234,11 @@ func (a *Agent) commitTogether(base, state *array.State, together []*mutation) {
 			finish = append(finish, m.change.finish)
 		}
 	}
-	a.apply(context.Background(), finish...)
+	if failed := a.apply(context.Background(), finish...); failed != nil {
+		for _, m := range together {
+			m.change.plan.Warnings = append(m.change.plan.Warnings, fmt.Sprintf("stored, not in effect yet: %v", failed))
+		}
+	}
 }
 
 // undo takes back, last first, the backing stores made for changes that could not be written.
@@ -360,12 +365,12 @@ func (a *Agent) done(poolID string, note func(*tidying)) {
 }
 
 // Reapply gives the configuration as of now to the data plane, which may have been away.
-func (a *Agent) Reapply(ctx context.Context) { a.apply(ctx) }
+func (a *Agent) Reapply(ctx context.Context) { _ = a.apply(ctx) } // it is an alert
 
 // apply gives the state to the data plane, and then finishes the changes that wait for that.
 // Where there is no answer they wait for the next time: what the data plane has still
-// open is not known.
-func (a *Agent) apply(ctx context.Context, finish ...func()) {
+// open is not known. It returns, and keeps for the alerts, why not all of the state is in effect.
+func (a *Agent) apply(ctx context.Context, finish ...func()) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	a.unfinished = append(a.unfinished, finish...)
@@ -379,12 +384,13 @@ func (a *Agent) apply(ctx context.Context, finish ...func()) {
 	a.applyErr = err
 	a.mu.Unlock()
 	if noAnswer(err) {
-		return
+		return err
 	}
 	for _, f := range a.unfinished {
 		f()
 	}
 	a.unfinished = nil
+	return err
 }
 
 // copyDocument copies the array's document to the head and to the other pools. A copy that

@@ -22,7 +22,7 @@ type DataPlane interface {
 	// plane that had gone is back. When it returns, nothing can reach the device of a
 	// volume that s does not have, and its device is closed. A volume or portal that
 	// does not work does not stop the rest: it is reported by Status, and tried again.
-	// An error other than ErrNoAnswer is for the log.
+	// Any error is told as a warning in the answer to the change, and as an alert.
 	Apply(ctx context.Context, s *array.State) error
 	// CheckPortal returns an error where the address cannot be listened on.
 	CheckPortal(ctx context.Context, at netip.AddrPort) error

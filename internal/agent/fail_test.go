@@ -90,7 +90,10 @@ func TestHalfDoneDelete(t *testing.T) {
 func TestApplyErrorIsAnAlert(t *testing.T) {
 	r := newRig(t)
 	r.plane.applyErr = errors.New("no such luck")
-	r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	got := call(r, r.volumes.CreateVolume, &lintelv1.CreateVolumeRequest{Spec: &lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib}})
+	if w := got.Plan.Warnings; len(w) != 1 || w[0] != "stored, not in effect yet: no such luck" {
+		t.Errorf("warnings %q", w)
+	}
 	alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
 	if len(alerts) == 0 || alerts[0].Code != "configuration-not-applied" {
 		t.Errorf("alerts %v", alerts)

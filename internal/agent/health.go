@@ -127,7 +127,7 @@ func (a *Agent) alerts(status view) []*lintelv1.Alert {
 		add(alertAudit, "array", err)
 	}
 	a.mu.Lock()
-	if a.applyErr != nil && status.err == nil {
+	if a.applyErr != nil {
 		add(alertApply, "array", a.applyErr)
 	}
 	for place, err := range a.copyErrs {

@@ -332,7 +332,7 @@ const (
 // Plan says, in order, what a change does.
 type Plan struct {
 	Steps    []string // one sentence each
-	Warnings []string // what the administrator should know before it happens
+	Warnings []string // what the administrator should know before it happens, or of how it went
 }
 
 // State is the whole configuration at one moment. It is immutable.

@@ -101,7 +101,8 @@ type Plan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One sentence for each step.
 	Steps []string `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
-	// What the administrator should know before it happens.
+	// What the administrator should know before it happens. In the answer to a change, one that
+	// begins "stored, not in effect yet" says that the target has not taken over all of it.
 	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
