@@ -55,7 +55,9 @@ func TestAuthentication(t *testing.T) {
 	mutual.ControllerKey, mutual.Groups = secret(2), []dhchap.Group{dhchap.FFDHE2048}
 	for _, c := range []dhchap.HostConfig{good, mutual} {
 		q := b.Dial()
+		asksNothing(t, q, Write(1, 0, fill(4096, 1), 512), wire.CommandSequenceError.DNR())
 		r := q.Good(Connect{Host: host}.Command())
+		asksNothing(t, q, Command{Opcode: wire.AdminSetFeatures, Out: fill(4096, 0)}, wire.AuthenticationRequired.DNR())
 		if r.Result[0]>>17&1 != 1 {
 			t.Fatal("no authentication is demanded")
 		}
@@ -78,6 +80,7 @@ func TestAuthentication(t *testing.T) {
 		io := b.Dial()
 		io.Good(Connect{Host: host, QueueID: 1, Controller: id}.Command())
 		io.Fails(Read(1, 0, 1, 512), wire.AuthenticationRequired.DNR())
+		asksNothing(t, io, Write(1, 0, fill(1<<20, 1), 512), wire.AuthenticationRequired.DNR())
 		first, second := pair(0, fill(512, 0), fill(512, 1))
 		pairRun{io.Start(first), io.Start(second)}.want(t, wire.AuthenticationRequired.DNR(), wire.AbortedFailedFused.DNR())
 		if err := authenticate(t, io, c); err != nil {
@@ -91,6 +94,19 @@ func TestAuthentication(t *testing.T) {
 		io.Good(Read(1, 0, 1, 512))
 		io.Close()
 		q.Close()
+	}
+}
+
+// asksNothing runs a command with data that the controller has to refuse before it has got any.
+func asksNothing(t *testing.T, q *Conn, cmd Command, want wire.Status) {
+	t.Helper()
+	call := q.Arrive(cmd)
+	if n := len(call.DataOut); n != 0 {
+		t.Errorf("the controller asks for %d bytes", n)
+	}
+	q.Execute(call)
+	if r := call.Wait(); r.Status != want {
+		t.Errorf("status %s, want %s", r.Status, want)
 	}
 }
 

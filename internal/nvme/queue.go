@@ -110,6 +110,12 @@ func (q *Queue) DataOutLength(r *Request) int {
 	limit := MaxTransferBytes
 	if e.Opcode() == wire.FabricsCommand {
 		direction, limit = e.FabricsType()&3, maxAdminBytes
+	} else if !q.passed.Load() { // no memory for the data of strangers
+		r.Refuse = wire.AuthenticationRequired.DNR()
+		if q.Controller() == nil {
+			r.Refuse = wire.CommandSequenceError.DNR()
+		}
+		return 0
 	}
 	_, length, kind := e.SGL()
 	if length == 0 || direction == directionNone {
