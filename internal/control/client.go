@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +34,10 @@ type Client struct {
 	name string
 	http *http.Client
 
+	run string // another one for each Client
+
 	mu      sync.Mutex
+	number  uint64 // of the last Apply
 	applied string // instance that has the last state, empty where that is not known
 }
 
@@ -42,7 +46,7 @@ var _ agent.DataPlane = (*Client)(nil)
 // NewClient returns the data plane that dial leads to; name is what messages call that. It
 // need not be there yet.
 func NewClient(name string, dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{name: name, http: &http.Client{Transport: &http.Transport{
+	return &Client{name: name, run: rand.Text(), http: &http.Client{Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableKeepAlives: true, // a connection to a process that has gone would fail the first call to the next one
 	}}}
@@ -115,6 +119,10 @@ func (c *Client) Apply(ctx context.Context, s *array.State) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	c.number++
+	req.Run, req.Number = c.run, c.number
+	c.mu.Unlock()
 	// The data plane gives up first, and says so.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout+applyGrace)
 	defer cancel()

@@ -49,6 +49,11 @@ type none struct{}
 
 // applyRequest carries a state.
 type applyRequest struct {
+	// Run is another one for each start of the manager, and Number rises with each of its
+	// requests: one that was overtaken is late, not new.
+	Run    string
+	Number uint64
+
 	Array json.RawMessage
 	Pools []json.RawMessage
 	// Timeout is how long the data plane may wait for commands to end.
@@ -109,6 +114,13 @@ func (r *applyRequest) state(before *array.State) (*array.State, error) {
 		return nil, fmt.Errorf("the target serves array %s (%s), not %s (%s): start one of them on another data directory", now.Name, now.ID, doc.Name, doc.ID)
 	} else if doc.Generation < now.Generation {
 		return nil, fmt.Errorf("the target serves version %d of the configuration, which is newer than %d: restart both on the same data directory", now.Generation, doc.Generation)
+	}
+	for _, p := range pools {
+		for _, now := range before.Pools {
+			if p.ID == now.ID && p.Generation < now.Generation {
+				return nil, fmt.Errorf("the target serves version %d of pool %s, which is newer than %d: restart both on the same data directory", now.Generation, now.Name, p.Generation)
+			}
+		}
 	}
 	return before.Follow(doc, pools)
 }

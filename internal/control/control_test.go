@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
@@ -283,6 +285,14 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("an older configuration", c.Apply(ctx, s), "newer than")
+	grown, _, _, err := next.ResizeVolume("db1", "", 2*array.GiB, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(ctx, grown); err != nil {
+		t.Fatal(err)
+	}
+	refused("an older pool", c.Apply(ctx, next), "version 4 of pool default, which is newer than 3")
 	refused("another array", c.Apply(ctx, newState(t)), "serves array san")
 	future := *next.Document
 	future.Format++
@@ -296,7 +306,7 @@ func TestRefusals(t *testing.T) {
 	refused("not a document", err, "refuses")
 	_, err = call[none, none](ctx, c, versioned+"Explode", &none{})
 	refused("an unknown call", err, "does not speak version 1")
-	if p.applied != 1 {
+	if p.applied != 2 {
 		t.Errorf("applied %d times", p.applied)
 	}
 	stop()
@@ -308,6 +318,66 @@ func TestRefusals(t *testing.T) {
 	refused("another version", other.Ready(ctx), "lintel 9.9) speaks version 2")
 	_, err = other.Stats(ctx)
 	refused("a connection that breaks", err, "the target does not answer")
+}
+
+// A configuration that was overtaken, or that nobody waits for when its turn comes, is not applied.
+func TestLateApply(t *testing.T) {
+	p := &plane{}
+	s := &server{plane: p, hello: Hello{Instance: "i"}}
+	state := newState(t)
+	apply := func(ctx context.Context, run string, number uint64) error {
+		r, err := newApplyRequest(state, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Run, r.Number = run, number
+		_, err = s.applyState(ctx, r)
+		return err
+	}
+	if err := apply(t.Context(), "a", 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(t.Context(), "a", 1); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "number 1 of this agent came after number 2") {
+		t.Errorf("overtaken: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	s.apply.Lock()
+	done := make(chan error)
+	go func() { done <- apply(gone, "a", 3) }()
+	cancel()
+	s.apply.Unlock()
+	if err := <-done; connect.CodeOf(err) != connect.CodeCanceled {
+		t.Errorf("given up: %v", err)
+	}
+	if p.applied != 1 {
+		t.Errorf("applied %d times", p.applied)
+	}
+	if err := apply(t.Context(), "b", 1); err != nil || p.applied != 2 {
+		t.Errorf("another agent: %v, applied %d times", err, p.applied)
+	}
+}
+
+// The requests of a client are numbered.
+func TestApplyIsNumbered(t *testing.T) {
+	var runs []string
+	var numbers []uint64
+	mux := http.NewServeMux()
+	handle(mux, applyCall, func(_ context.Context, r *applyRequest) (*applyResponse, error) {
+		runs, numbers = append(runs, r.Run), append(numbers, r.Number)
+		return &applyResponse{}, nil
+	})
+	path := filepath.Join(t.TempDir(), "s")
+	listen(t, path, mux)
+	state := newState(t)
+	one, other := newClient(path), newClient(path)
+	for _, c := range []*Client{one, one, other} {
+		if err := c.Apply(t.Context(), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if runs[0] != runs[1] || runs[1] == runs[2] || runs[0] == "" || !slices.Equal(numbers, []uint64{1, 2, 1}) {
+		t.Errorf("runs %q, numbers %v", runs, numbers)
+	}
 }
 
 // Follow applies the state again whenever the data plane was started anew, and else leaves it alone.

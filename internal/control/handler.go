@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"sync"
@@ -26,7 +27,9 @@ type server struct {
 	plane Plane
 	hello Hello
 
-	apply sync.Mutex
+	apply  sync.Mutex
+	run    string // of the last Apply
+	number uint64
 }
 
 // NewHandler returns the handler of a data plane's control socket, which only the
@@ -75,14 +78,23 @@ func (s *server) sayHello(context.Context, *none) (*Hello, error) {
 	return &h, nil
 }
 
-// applyState applies a state to the end, also where the manager does not wait for it.
+// applyState applies a state to the end, also where the manager stops waiting for it. One that the
+// manager gave up before its turn came is not applied: a newer one may have been.
 func (s *server) applyState(ctx context.Context, r *applyRequest) (*applyResponse, error) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, connect.NewError(connect.CodeCanceled, fmt.Errorf("nobody waits for this configuration any more: %w", err))
+	}
+	if r.Run == s.run && r.Number < s.number {
+		return nil, connect.NewError(connect.CodeFailedPrecondition,
+			fmt.Errorf("configuration number %d of this agent came after number %d, which is newer: the agent sends the newest again", r.Number, s.number))
+	}
 	state, err := r.state(s.plane.State())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
+	s.run, s.number = r.Run, r.Number
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(max(r.Timeout, 0), maxApply))
 	defer cancel()
 	return &applyResponse{Instance: s.hello.Instance, Failed: failure(s.plane.Apply(ctx, state))}, nil
