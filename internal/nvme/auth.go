@@ -22,8 +22,9 @@ var errAuthenticationTime = errors.New("the host has not authenticated in time")
 // authentication is the in-band authentication of a queue (NVMe Base 2.0 §8.13).
 type authentication struct {
 	timer *time.Timer
+	end   sync.Once // of a queue whose exchange has failed
 
-	mu   sync.Mutex
+	mu   sync.Mutex // held while a command is at work: there is one at a time
 	side *dhchap.Controller
 }
 
@@ -102,14 +103,19 @@ func (r *Request) runAuthenticationSend(c *Controller) {
 		r.finish(s)
 		return
 	}
+	if !a.mu.TryLock() {
+		r.fail(wire.CommandSequenceError)
+		return
+	}
 	go func() {
 		computing <- struct{}{}
-		a.mu.Lock()
-		a.side.Receive(r.DataOut)
-		passed, failed, err := a.side.Authenticated(), a.side.Failed(), a.side.Err()
-		a.mu.Unlock()
+		if !r.isCancelled() {
+			a.side.Receive(r.DataOut)
+		}
 		<-computing
-		r.settle(c, a, passed, failed, err)
+		passed, err := a.side.Authenticated(), a.side.Err()
+		a.mu.Unlock()
+		r.settle(c, a, passed, err)
 	}()
 }
 
@@ -120,9 +126,12 @@ func (r *Request) runAuthenticationReceive(c *Controller) {
 		r.finish(s)
 		return
 	}
-	a.mu.Lock()
+	if !a.mu.TryLock() {
+		r.fail(wire.CommandSequenceError)
+		return
+	}
 	b := a.side.Send()
-	passed, failed, err := a.side.Authenticated(), a.side.Failed(), a.side.Err()
+	passed, err := a.side.Authenticated(), a.side.Err()
 	a.mu.Unlock()
 	switch {
 	case b == nil:
@@ -135,19 +144,22 @@ func (r *Request) runAuthenticationReceive(c *Controller) {
 	in := r.allocIn(r.length)
 	clear(in[copy(in, b):])
 	if passed && !r.queue.passed.Load() && r.queue.ID() == 0 {
-		go r.settle(c, a, passed, failed, err) // it asks the array
+		go r.settle(c, a, passed, err) // it asks the array
 		return
 	}
-	r.settle(c, a, passed, failed, err)
+	r.settle(c, a, passed, err)
 }
 
 // settle ends an Authentication command and does what has come out of the exchange: the
 // queue takes commands, or its connection ends.
-func (r *Request) settle(c *Controller, a *authentication, passed, failed bool, err error) {
+func (r *Request) settle(c *Controller, a *authentication, passed bool, err error) {
 	q := r.queue
 	if err != nil {
 		q.passed.Store(false)
-		c.sub.cfg.Logger.Warn("NVMe authentication failed", "host", c.info.HostNQN, "remote", q.cfg.Remote, "error", err)
+		a.end.Do(func() {
+			c.sub.cfg.Logger.Warn("NVMe authentication failed", "host", c.info.HostNQN, "remote", q.cfg.Remote, "error", err)
+			time.AfterFunc(authenticationGrace, func() { q.cfg.Kill(err) })
+		})
 	}
 	if passed && !q.passed.Load() {
 		a.timer.Stop()
@@ -161,11 +173,7 @@ func (r *Request) settle(c *Controller, a *authentication, passed, failed bool, 
 		q.passed.Store(true)
 	}
 	r.finish(wire.Success)
-	if failed {
-		// The host has got to know why; its transport ends the connection after that.
-		time.AfterFunc(authenticationGrace, func() { q.cfg.Kill(err) })
-	}
 }
 
-// authenticationGrace is how long the connection stays for the last message of an exchange that has failed.
-const authenticationGrace = time.Second
+// authenticationGrace is how long a host has to learn why its exchange has failed, until its connection ends.
+const authenticationGrace = 5 * time.Second

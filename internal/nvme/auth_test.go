@@ -150,6 +150,58 @@ func TestAuthenticationFailure(t *testing.T) {
 	})
 }
 
+// TestAuthenticationOneAtATime checks that a host with several messages under way waits for
+// nothing, and occupies the controller with one alone (NVMe Base 2.0 §8.13).
+func TestAuthenticationOneAtATime(t *testing.T) {
+	b := New(t, Config{})
+	host := NewHost("a")
+	b.Access.SetGrant(host.NQN, nvme.Grant{HostKey: secret(1)})
+	config := dhchap.HostConfig{HostNQN: host.NQN, SubNQN: NQN, HostKey: secret(1), Groups: []dhchap.Group{dhchap.Null}}
+	q := b.Dial()
+	q.Good(Connect{Host: host}.Command())
+	for range cap(nvme.Computing) {
+		nvme.Computing <- struct{}{}
+	}
+	send := authentication(wire.AuthenticationSend, dhchap.NewHost(config).Start(), 0)
+	first, second := q.Start(send), q.Start(send)
+	receive := make(chan *Call)
+	go func() { receive <- q.Start(authentication(wire.AuthenticationReceive, nil, 4096)) }()
+	third := <-receive
+	for range cap(nvme.Computing) {
+		<-nvme.Computing
+	}
+	if s := first.Wait().Status; !s.OK() {
+		t.Errorf("the first message: %s", s)
+	}
+	for _, c := range []*Call{second, third} {
+		if s := c.Wait().Status; s != wire.CommandSequenceError.DNR() {
+			t.Errorf("a message while another is under way: %s", s)
+		}
+	}
+	if err := authenticate(t, q, config); err == nil {
+		t.Error("a second exchange begins within the first")
+	}
+}
+
+// TestAuthenticationAgainFails checks that a queue whose host fails to authenticate again
+// ends, though the host does not ask for the outcome (NVMe Base 2.0 §8.13).
+func TestAuthenticationAgainFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		host := NewHost("a")
+		b.Access.SetGrant(host.NQN, nvme.Grant{HostKey: secret(1)})
+		q := b.Dial()
+		q.Good(Connect{Host: host}.Command())
+		config := dhchap.HostConfig{HostNQN: host.NQN, HostKey: secret(1), Groups: []dhchap.Group{dhchap.Null}}
+		if err := authenticate(t, q, config); err != nil {
+			t.Fatal(err)
+		}
+		q.Good(authentication(wire.AuthenticationSend, make([]byte, 64), 0))
+		q.Fails(PropertyGet(wire.PropertyCAP, 8), wire.AuthenticationRequired.DNR())
+		<-q.Ended()
+	})
+}
+
 // TestAuthenticationReplay checks that the messages of an exchange that was heard prove
 // nothing on another connection, and that a connection may end after each of
 // them (NVMe Base 2.0 §8.13.5).

@@ -76,9 +76,6 @@ func (c *Controller) Err() error {
 	return c.err
 }
 
-// Failed reports whether the exchange has failed and there is nothing left to send.
-func (c *Controller) Failed() bool { return c.state == controllerFailed }
-
 func (c *Controller) fail(r Reason) {
 	c.err = &Error{Reason: r}
 	c.next = failure(idFailure1, c.n.transaction, r)

@@ -74,7 +74,7 @@ func TestExchange(t *testing.T) {
 					}
 					c, h := NewController(controllerConfig()), NewHost(hc)
 					for range 2 { // and again
-						if err := exchange(c, h, nil); err != nil || !c.Authenticated() || !h.Done() || c.Failed() || c.Err() != nil {
+						if err := exchange(c, h, nil); err != nil || !c.Authenticated() || !h.Done() || c.state == controllerFailed || c.Err() != nil {
 							t.Fatal(err, c.Err())
 						}
 						h = NewHost(hc)
@@ -115,7 +115,7 @@ func TestRefusals(t *testing.T) {
 			if !errors.As(err, &e) || e.Reason != c.want || e.Peer != c.peer || h.Done() {
 				t.Errorf("the host says %v", err)
 			}
-			if ctrl.Authenticated() || !ctrl.Failed() || ctrl.Err() == nil {
+			if ctrl.Authenticated() || ctrl.state != controllerFailed || ctrl.Err() == nil {
 				t.Errorf("the controller says %v", ctrl.Err())
 			}
 			ctrl.Receive(NewHost(hostConfig()).Start())
@@ -214,7 +214,7 @@ func TestBadMessages(t *testing.T) {
 	other[8] = 2
 	c = NewController(cc)
 	c.Receive(other)
-	if b := c.Send(); b[7] != byte(ReasonProtocol) || !c.Failed() {
+	if b := c.Send(); b[7] != byte(ReasonProtocol) || c.state != controllerFailed {
 		t.Errorf("another protocol: % X", b)
 	}
 }
