@@ -1,6 +1,7 @@
 package nvmetcp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,7 +47,8 @@ type conn struct {
 	server *Server
 	id     uint64
 	queue  Queue
-	nc     net.Conn
+	raw    net.Conn // the socket
+	nc     net.Conn // the same, or TLS over it
 	remote netip.AddrPort
 	local  netip.AddrPort
 	port   uint16
@@ -105,7 +107,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		server: s, nc: nc, since: time.Now(),
+		server: s, raw: nc, nc: nc, since: time.Now(),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), writerDone: make(chan struct{}),
 		out: &transport.Batch[task]{}, spare: &transport.Batch[task]{},
 		flow: true, depth: 2, limit: 2,
@@ -126,14 +128,20 @@ func (c *conn) killLocked(cause error) {
 	if c.dead {
 		return
 	}
-	if c.cause == nil {
-		c.cause = cause
-	}
+	c.cause = cmp.Or(c.cause, cause)
 	c.dead = true
 	c.closing.Store(true)
 	close(c.stop)
-	c.nc.Close()
+	c.raw.Close() // TLS would wait for room for its last words
 	c.cond.Broadcast()
+}
+
+// part tells the other end of a TLS connection that nothing more comes. It may block a
+// while, so c.mu is not held.
+func (c *conn) part() {
+	if h, ok := c.nc.(interface{ CloseWrite() error }); ok && c.nc != c.raw {
+		_ = h.CloseWrite() // the peer may be gone already
+	}
 }
 
 // dismiss ends the connection when what it has to say has been written. It does not wait.
@@ -143,16 +151,10 @@ func (c *conn) dismiss(cause error) {
 	if c.dead {
 		return
 	}
-	if c.cause == nil {
-		c.cause = cause
-	}
+	c.cause = cmp.Or(c.cause, cause)
 	c.closing.Store(true)
 	c.closeAfterFlush = true
-	if c.busy || c.flushing || !c.out.Empty() {
-		c.wakeLocked()
-		return
-	}
-	c.killLocked(cause)
+	c.wakeLocked()
 }
 
 // run is the reader. It returns when nothing of the connection is left, or its
@@ -162,6 +164,12 @@ func (c *conn) run() {
 	err := c.readLoop()
 	f := (*fault)(nil)
 	told := errors.As(err, &f) && c.mute(f)
+	if !told {
+		c.mu.Lock()
+		c.cause = cmp.Or(c.cause, err)
+		c.mu.Unlock()
+		c.part()
+	}
 	c.kill(err) // nothing after mute
 	closed := make(chan struct{})
 	c.queue.Close(func() { close(closed) })

@@ -79,7 +79,13 @@ func (c *conn) flushLocked() error {
 		return c.cause
 	}
 	if c.closeAfterFlush && !c.flushing {
+		c.flushing = true
+		c.mu.Unlock()
+		c.part()
+		c.mu.Lock()
+		c.flushing = false
 		c.killLocked(c.cause)
+		c.cond.Broadcast() // it may have been killed meanwhile
 		return c.cause
 	}
 	return nil

@@ -142,7 +142,7 @@ func (s *Server) serveConn(c *conn) {
 		err = c.initialize(nc)
 	}
 	if err != nil {
-		c.nc.Close()
+		c.raw.Close()
 		if !errors.Is(err, io.EOF) {
 			c.log.Info("no connection", "error", err)
 		}

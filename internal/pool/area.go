@@ -116,7 +116,7 @@ func (p *pair) readOnce() (slot, []Problem, error) {
 	switch {
 	case errors.Is(err, errEmpty) && marked > 0:
 		return slot{}, problems, fmt.Errorf("version %d of the %v was acknowledged, and is lost from the slots at byte %d and %d, of which none holds a version: "+
-			"bring the file back from a backup: %w", marked, p.kind, p.offset[0], p.offset[1], err)
+			"%s", marked, p.kind, p.offset[0], p.offset[1], p.wayOut())
 	case err != nil:
 		return slot{}, problems, err
 	case content.sequence < marked:
@@ -125,6 +125,16 @@ func (p *pair) readOnce() (slot, []Problem, error) {
 			marked, p.kind, 'A'+p.next, p.offset[p.next], content.sequence, p.name, blockSize, p.mark/blockSize)
 	}
 	return content, problems, nil
+}
+
+// wayOut says what to do about a pair of which nothing is left.
+func (p *pair) wayOut() string {
+	const mib = 1 << 20
+	if p.kind != slotTable {
+		return "bring the file back from a backup"
+	}
+	return fmt.Sprintf("bring the file back from a backup, or give up what was kept for the volumes (persistent reservations, saved mode pages, "+
+		"marks of unreadable blocks): dd if=/dev/zero of=%s bs=%d seek=%d count=%d conv=notrunc", p.name, mib, tableOffset/mib, 2*tableSize/mib)
 }
 
 // readMark returns the number in the mark, 0 where there is none.
@@ -166,8 +176,8 @@ func (p *pair) readSlots() (slot, []Problem, error) {
 		if errors.Is(errs[0], errEmpty) && errors.Is(errs[1], errEmpty) {
 			return slot{}, nil, errEmpty
 		}
-		return slot{}, problems, fmt.Errorf("%s: neither slot of the %v can be used: slot A at byte %d: %w; slot B at byte %d: %w",
-			p.name, p.kind, p.offset[0], errs[0], p.offset[1], errs[1])
+		return slot{}, problems, fmt.Errorf("%s: neither slot of the %v can be used: slot A at byte %d: %w; slot B at byte %d: %w; %s",
+			p.name, p.kind, p.offset[0], errs[0], p.offset[1], errs[1], p.wayOut())
 	}
 	// A slot is empty only as long as the other one holds the first version.
 	if errors.Is(errs[1-best], errEmpty) && slots[best].sequence > 1 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -246,6 +247,40 @@ func TestDamagedMetadata(t *testing.T) {
 				t.Errorf("check: %v, %v", r, err)
 			}
 		})
+	}
+}
+
+// The way out that the message of a damaged table names works, and is told of until the table is written.
+func TestDamagedTableIsGivenUp(t *testing.T) {
+	f := newFixture(t)
+	if err := f.data.SaveSetting("x", "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	f.close()
+	f.damage(tableOffset+slotSumAt, 0xff)
+	f.damage(tableOffset+tableSize+slotSumAt, 0xff)
+	_, err := OpenData(f.poolDir())
+	if err == nil {
+		t.Fatal("a damaged table was opened")
+	}
+	_, command, found := strings.Cut(err.Error(), ": dd ")
+	if !found {
+		t.Fatalf("no way out: %v", err)
+	}
+	if out, err := exec.Command("dd", strings.Fields(command)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f.reopen()
+	if found := f.data.Problems(); len(found) != 1 || !strings.Contains(found[0].Text, "the reservation table was erased") {
+		t.Errorf("problems %v", found)
+	}
+	if err := f.data.SaveSetting("x", "k", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	f.reopen()
+	f.problems()
+	if s, err := f.data.LoadSetting("x", "k"); string(s) != "new" || err != nil || len(f.data.Problems()) != 0 {
+		t.Errorf("setting %q, %v, problems %v", s, err, f.data.Problems())
 	}
 }
 

@@ -84,9 +84,14 @@ type tableBatch struct {
 
 func newTable(p *pair, units map[string]entry) *table { return &table{pair: p, units: units} }
 
-// readTable returns the table that counts.
+// readTable returns the table that counts. One that was erased as a whole, mark and all, is empty,
+// and a problem: that is how an administrator gives up a damaged one.
 func readTable(p *pair) (*table, []Problem, error) {
 	content, problems, err := p.read()
+	if errors.Is(err, errEmpty) && len(problems) == 0 {
+		erased := Problem{Path: p.name, Offset: p.offset[0], Text: fmt.Sprintf("the %v was erased: what was kept for the volumes, such as persistent reservations, is gone", p.kind)}
+		return newTable(p, map[string]entry{}), []Problem{erased}, nil
+	}
 	if err != nil {
 		return nil, problems, err
 	}

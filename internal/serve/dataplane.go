@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -26,15 +27,16 @@ type dataPlane struct {
 	target *target.Target
 	dir    string // of the pools
 
-	mu    sync.Mutex
-	pools map[string]*pool.Data // by id
+	mu     sync.Mutex
+	pools  map[string]*pool.Data // by id
+	failed map[string]error      // why a pool could not be opened, by id
 }
 
 var _ agent.DataPlane = (*dataPlane)(nil)
 
 // newDataPlane returns a data plane for a data directory that presents nothing yet.
 func newDataPlane(dataDir string, log *slog.Logger) (*dataPlane, error) {
-	d := &dataPlane{dir: filepath.Join(dataDir, pool.PoolsDir), pools: map[string]*pool.Data{}}
+	d := &dataPlane{dir: filepath.Join(dataDir, pool.PoolsDir), pools: map[string]*pool.Data{}, failed: map[string]error{}}
 	var err error
 	d.target, err = target.New(target.Config{
 		Logger:   log,
@@ -49,6 +51,9 @@ func (d *dataPlane) pool(id string) (*pool.Data, error) {
 	defer d.mu.Unlock()
 	if p := d.pools[id]; p != nil {
 		return p, nil
+	}
+	if err := d.failed[id]; err != nil {
+		return nil, err
 	}
 	return nil, array.Errorf(array.KindNotFound, "pool %s is not open", id)
 }
@@ -78,11 +83,16 @@ func (d *dataPlane) openPools(s *array.State) error {
 			err = errors.Join(fmt.Errorf("%s holds pool %s, not %s", p.Dir(), p.ID(), doc.ID), p.Close())
 		}
 		if err != nil {
+			d.failed[doc.ID] = err
 			errs = append(errs, fmt.Errorf("pool %s: %w", doc.Name, err))
 			continue
 		}
+		delete(d.failed, doc.ID)
 		d.pools[doc.ID] = p
 	}
+	maps.DeleteFunc(d.failed, func(id string, _ error) bool {
+		return !slices.ContainsFunc(s.Pools, func(doc *array.PoolDocument) bool { return doc.ID == id })
+	})
 	return errors.Join(errs...)
 }
 

@@ -23,9 +23,12 @@ type VolumeStatus struct {
 // Volume returns how a volume does; the zero value for one it does not have.
 func (t *Target) Volume(id string) VolumeStatus {
 	t.mu.Lock()
-	v := t.volumes[id]
+	v, failed := t.volumes[id], t.failed[id]
 	t.mu.Unlock()
-	if v == nil {
+	switch {
+	case v == nil && failed != nil:
+		return VolumeStatus{Reason: failed.Error()}
+	case v == nil:
 		return VolumeStatus{}
 	}
 	u := v.lu.Unit()

@@ -68,6 +68,7 @@ type Target struct {
 	state   *array.State // nil before the first Apply
 	groups  map[string]*unit.Group
 	volumes map[string]*volume
+	failed  map[string]error // why a volume could not be added, by id
 	portals map[string]*portal
 	nexuses map[*nexus]struct{}
 	// controllers are those of NVMe hosts that see namespaces.
@@ -96,6 +97,7 @@ func New(cfg Config) (*Target, error) {
 		stop:    make(chan struct{}),
 		groups:  map[string]*unit.Group{},
 		volumes: map[string]*volume{},
+		failed:  map[string]error{},
 		portals: map[string]*portal{},
 		nexuses: map[*nexus]struct{}{},
 

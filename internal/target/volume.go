@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 
@@ -35,6 +36,9 @@ func (t *Target) applyVolumes(state *array.State) []error {
 			switch {
 			case v == nil:
 				err = t.addVolume(spec, p)
+				t.mu.Lock()
+				t.failed[spec.ID] = err
+				t.mu.Unlock()
 			case v.spec != spec:
 				err = t.changeVolume(v, spec)
 			}
@@ -128,6 +132,10 @@ func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error 
 			delete(t.volumes, id)
 		}
 	}
+	maps.DeleteFunc(t.failed, func(id string, err error) bool {
+		spec, _ := state.VolumeByID(id)
+		return spec == nil || err == nil
+	})
 	t.mu.Unlock()
 	var errs []error
 	for _, v := range gone {
