@@ -48,10 +48,12 @@ func (u *Unit) loadUncorrectable() error {
 		return err
 	}
 	list, err := decodeSpans(blob)
-	if err == nil && len(list) > 0 {
-		u.marking().spans.Store(&list)
+	if err != nil || len(list) == 0 {
+		return err
 	}
-	return err
+	d := u.marking()
+	d.spans.Store(&list)
+	return d.clear(u.dev.Size(), math.MaxInt64) // power may have failed while it shrank
 }
 
 // marking returns the device that keeps the marks, from the first time on that one is made.

@@ -222,3 +222,32 @@ func TestUncorrectableLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestUncorrectableShrink tests that marks do not outlive their blocks where the power
+// fails, or the store does, while a unit shrinks.
+func TestUncorrectableShrink(t *testing.T) {
+	settings := &settingsMap{blobs: map[string][]byte{}}
+	u, err := markedUnit(t, settings, 100*512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.MarkUncorrectable(45, 10); err != nil {
+		t.Fatal(err)
+	}
+	settings.fail = errors.New("no space")
+	if err := u.Resize(50); err == nil {
+		t.Fatal("marks that could not be changed went unnoticed")
+	}
+	if u.Blocks() != 50 || u.Device().Size() != 50*512 {
+		t.Fatalf("%d blocks on a device of %d bytes", u.Blocks(), u.Device().Size())
+	}
+	settings.fail = nil
+	for _, blocks := range []int64{50, 100} { // what grows after a restart is new
+		if u, err = markedUnit(t, settings, blocks*512); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := u.Uncorrectable(0, 100); len(got) != 1 || got[0] != (BlockRange{45, 5}) {
+		t.Fatalf("marked: %v", got)
+	}
+}

@@ -233,7 +233,11 @@ func (u *Unit) Resize(blocks uint64) error {
 		u.blocks.Store(blocks) // before the device, so that nothing new is sent past the end
 	}
 	if err := u.Device().Resize(int64(blocks) << u.shift); err != nil {
-		u.blocks.Store(old)
+		// It may have shrunk all the same.
+		u.blocks.Store(min(old, uint64(u.dev.Size())>>u.shift))
+		if u.blocks.Load() != old {
+			u.Notify(EventCapacity, nil)
+		}
 		return fmt.Errorf("unit %s: resize to %d blocks: %w", u.id, blocks, err)
 	}
 	u.blocks.Store(blocks)
