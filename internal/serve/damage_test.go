@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lintel.io/lintel/internal/agent"
 )
@@ -36,7 +37,9 @@ func TestDamagedReservationsAreRefused(t *testing.T) {
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	err = Run(t.Context(), config, io.Discard, io.Discard)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // of an array that comes up
+	defer cancel()
+	err = Run(ctx, config, io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "neither slot of the reservation table can be used") || !strings.Contains(err.Error(), "dd if=/dev/zero of="+path) {
 		t.Fatalf("got %v", err)
 	}

@@ -38,6 +38,11 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 		return err
 	}
 	r.undo.add(data.close)
+	// What a pool keeps for the data plane may be damaged where its documents are whole: nothing
+	// is served then, for the volumes would be missing without a word to their hosts.
+	if err := data.openPools(manager.State()); err != nil {
+		return fmt.Errorf("open the array in %s: %w", config.DataDir, err)
+	}
 	if err := manager.Start(ctx, data); err != nil {
 		return err
 	}
