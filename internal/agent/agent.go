@@ -144,6 +144,11 @@ func (a *Agent) openPools() error {
 		return err
 	}
 	a.state.Store(state)
+	for _, p := range state.Pools {
+		for _, id := range p.Doomed {
+			a.unfinished = append(a.unfinished, func() { a.removeBacking(p.ID, id) })
+		}
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/agent"
 )
 
 // setAway makes the data plane answer or not; where only Apply fails, it goes away in the
@@ -100,5 +101,42 @@ func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
 		if a.Code == "configuration-not-applied" {
 			t.Errorf("still %v", a)
 		}
+	}
+}
+
+// Nor does the next agent remove what the data plane may still have open, until that has its state.
+func TestDeletedVolumeOutlivesTheAgent(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	r.plane.setAway(false, true)
+	call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	path := r.backing(v)
+	r.stop()
+	a, err := agent.Open(agent.Options{DataDir: r.dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plane := newFakePlane(r.dir)
+	defer plane.close()
+	plane.setAway(true, false)
+	if err := a.Start(t.Context(), plane); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file went before the data plane was asked: %v", err)
+	}
+	plane.setAway(false, false)
+	a.Reapply(t.Context())
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.createVolume(&lintelv1.VolumeSpec{Name: "db2", SizeBytes: gib})
+	r.createVolume(&lintelv1.VolumeSpec{Name: "db3", SizeBytes: gib})
+	if doomed := r.agent.State().Pools[0].Doomed; len(doomed) != 0 {
+		t.Errorf("doomed %v, want it tidied up", doomed)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 
@@ -289,7 +288,7 @@ func (s volumeService) DeleteVolume(ctx context.Context, req *connect.Request[li
 		if err != nil {
 			return nil, err
 		}
-		return &change{state: next, plan: plan, finish: func() { s.removeBacking(p, v) }}, nil
+		return &change{state: next, plan: plan, finish: func() { s.removeBacking(p.ID, v.ID) }}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -299,14 +298,14 @@ func (s volumeService) DeleteVolume(ctx context.Context, req *connect.Request[li
 
 // removeBacking removes the backing store of a deleted volume. Where it fails, the volume stays
 // in the pool's list of doomed ones, and the next start tries again.
-func (a *Agent) removeBacking(p *array.PoolDocument, v *array.Volume) {
-	store, err := a.Pool(p.ID)
+func (a *Agent) removeBacking(poolID, volumeID string) {
+	store, err := a.Pool(poolID)
 	if err == nil {
-		err = store.RemoveVolume(v.ID)
+		err = store.RemoveVolume(volumeID)
 	}
 	if err != nil {
-		a.log.Error("the backing store of a deleted volume is still there: the next start removes it", "volume", fmt.Sprintf("%s (%s)", v.Name, v.ID), "error", err)
+		a.log.Error("the backing store of a deleted volume is still there: the next start removes it", "volume", volumeID, "error", err)
 		return
 	}
-	a.done(p.ID, func(t *tidying) { t.removed = append(t.removed, v.ID) })
+	a.done(poolID, func(t *tidying) { t.removed = append(t.removed, volumeID) })
 }

@@ -11,15 +11,16 @@ import (
 	"lintel.io/lintel/internal/array"
 )
 
-// recover finishes what a crash has left undone: backing files of deleted volumes are
-// removed, and those of volumes that never came to be, and files are cut that were made longer for
-// a volume that stayed as it was.
+// recover finishes what a crash has left undone: backing files of volumes that never came to be
+// are removed, and files are cut that were made longer for a volume that stayed as it was. Those of
+// deleted volumes a data plane may still have open: they are the manager's to remove.
 func (p *Pool) recover() error {
 	left, problems, err := p.leftovers()
 	if err != nil {
 		return err
 	}
 	p.problems = append(p.problems, problems...)
+	left = slices.DeleteFunc(left, func(l leftover) bool { return slices.Contains(p.docs.pool.Doomed, l.id) })
 	for _, l := range left {
 		if err := os.Remove(p.volumePath(l.id)); err != nil {
 			return fmt.Errorf("removing %s: %w", l.why, err)
@@ -54,22 +55,21 @@ func (p *Pool) ungrow() error {
 	return nil
 }
 
-// amend takes into the document what recover has done; the next commit stores it. Numbers
-// of files that nobody knows are passed over, so that they are in nobody's way.
+// amend passes over, in the document, the numbers of files that nobody knows, so that they are in
+// nobody's way; the next commit stores it.
 func (p *Pool) amend(strays []Problem) {
 	doc := *p.docs.pool
-	doc.Doomed = nil
 	for _, s := range strays {
 		if n, ours := doc.VolumeNumber(filepath.Base(s.Path)); ours && n >= doc.NextVolume {
 			doc.NextVolume = n + 1
 		}
 	}
-	if len(p.docs.pool.Doomed) > 0 || doc.NextVolume != p.docs.pool.NextVolume {
+	if doc.NextVolume != p.docs.pool.NextVolume {
 		p.docs.pool = &doc
 	}
 }
 
-// leftover is a file that recover may remove.
+// leftover is a file that nothing needs any more.
 type leftover struct{ id, why string }
 
 // leftovers looks at the files of the pool. It returns those that are provably left from

@@ -21,7 +21,7 @@ import (
 //	grow    backing file, then the document: a file longer than its volume, without
 //	        data there; recover cuts it
 //	shrink  document (marked Truncate), then the file
-//	delete  document (the id goes to Doomed), then the file
+//	delete  document (the id goes to Doomed), then the file, when no data plane has it
 
 // volumePath returns the backing file of a volume.
 func (p *Pool) volumePath(id string) string { return volumePath(p.dir, id) }

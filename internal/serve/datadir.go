@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,14 +125,17 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := removeSocket(path, short); err != nil {
 		return nil, fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+	// The file gets the mode that the socket has when it is bound: at no time may others connect.
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, failed)
+	}}
+	listener, err := config.Listen(context.Background(), "unix", short)
 	if err != nil {
 		return nil, fmt.Errorf("listen on unix:%s: %w", path, err)
 	}
-	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protect the socket: %w", err), listener.Close())
-	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	return listener, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 // Limits of the management servers: a silent or endless client costs itself.
 const (
 	headerTimeout = 10 * time.Second
+	bodyTimeout   = time.Minute // of the request alone: its answer may take longer
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10
 )
@@ -37,7 +39,7 @@ func (s *servers) serve(listener net.Listener, handler http.Handler) {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           limitBody(handler, bodyTimeout),
 		ConnContext:       agent.ConnContext,
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
@@ -54,6 +56,34 @@ func (s *servers) serve(listener net.Listener, handler http.Handler) {
 			}
 		}
 	}()
+}
+
+// limitBody gives a client so long to send the body of its request. http.Server.ReadTimeout would also
+// end the wait of a client that has sent all of it.
+func limitBody(handler http.Handler, timeout time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := &limitedBody{ReadCloser: r.Body, set: http.NewResponseController(w).SetReadDeadline}
+		if r.Body != http.NoBody && body.set(time.Now().Add(timeout)) == nil {
+			r.Body = body
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// limitedBody takes the deadline back when the body has come.
+type limitedBody struct {
+	io.ReadCloser
+	set func(time.Time) error
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		if err := b.set(time.Time{}); err != nil {
+			return n, err
+		}
+	}
+	return n, err
 }
 
 // close lets the calls under way end until ctx is done.
