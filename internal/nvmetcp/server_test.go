@@ -205,6 +205,46 @@ func TestTimeouts(t *testing.T) {
 	h.dial().gone()
 }
 
+// sealed stands for TLS with a peer that takes nothing: its Close waits.
+type sealed struct {
+	net.Conn
+	server  *Server
+	parted  atomic.Int32
+	waiting chan struct{}
+}
+
+func (s *sealed) Close() error { <-s.waiting; return s.Conn.Close() }
+
+func (s *sealed) CloseWrite() error {
+	s.server.Connections() // needs the lock of the connection
+	s.parted.Add(1)
+	return nil
+}
+
+// TestLastWordsOfTLS checks that the last words of a TLS connection keep nobody waiting who
+// wants its lock, and that they are said where it ends in order.
+func TestLastWordsOfTLS(t *testing.T) {
+	s := &sealed{waiting: make(chan struct{})}
+	h := newHarness(t, Config{Secure: func(nc net.Conn, _ uint16) (net.Conn, string, error) {
+		s.Conn = nc
+		return s, "", nil
+	}})
+	defer close(s.waiting)
+	s.server = h.server
+	ended := func() { settle(t, "the end of the connection", func() bool { return len(h.server.Connections()) == 0 }) }
+	c := h.connect(options{})
+	h.server.Drop(1)
+	c.gone()
+	ended()
+	if s.parted.Load() == 0 {
+		t.Error("the end was not told")
+	}
+	c = h.connect(options{})
+	go h.server.all()[0].kill(errStuck)
+	c.gone()
+	ended()
+}
+
 // TestBackpressure checks that a host that sends and does not read costs a
 // bounded amount of memory, and gets all its answers when it reads.
 func TestBackpressure(t *testing.T) {
