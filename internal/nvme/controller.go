@@ -35,6 +35,7 @@ type Controller struct {
 	portGroup uint16
 
 	table        atomic.Pointer[nsTable]
+	guest        atomic.Bool   // for discovery, or the host has yet to authenticate
 	status       atomic.Uint32 // CSTS
 	traffic      atomic.Bool   // since the keep alive timer was started
 	writeThrough atomic.Bool   // the host has switched the volatile write cache off
@@ -62,6 +63,8 @@ const (
 	maxIOQueues = 128
 	// keepAliveUnit is the granularity of the keep alive timer (KAS).
 	keepAliveUnit = 100 * time.Millisecond
+	// discoveryTime is the timeout of discovery controllers without a keep alive timer.
+	discoveryTime = 2 * time.Minute
 )
 
 func newController(s *Subsystem, info ControllerInfo, grant Grant) *Controller {
@@ -75,6 +78,7 @@ func newController(s *Subsystem, info ControllerInfo, grant Grant) *Controller {
 		ioQueues:  maxIOQueues,
 	}
 	c.info.Created = time.Now()
+	c.guest.Store(info.Discovery || !grant.HostKey.Empty())
 	c.table.Store(&nsTable{})
 	c.events.init()
 	c.features.init()
@@ -106,6 +110,7 @@ func (c *Controller) open() error {
 	}
 	c.opened = true
 	c.mu.Unlock()
+	c.guest.Store(false)
 	m, err := c.sub.cfg.Access.Open(c)
 	if err != nil {
 		c.mu.Lock()
@@ -219,6 +224,14 @@ func (c *Controller) end() {
 
 var errKeepAlive = errors.New("the keep alive timer has expired")
 
+// silenceLocked is how long the host may send no command, 0 for any time.
+func (c *Controller) silenceLocked() time.Duration {
+	if c.info.Discovery && c.keepAlive == 0 {
+		return discoveryTime
+	}
+	return c.keepAlive
+}
+
 // setKeepAlive starts the keep alive timer anew with a timeout, 0 for none (NVMe Base
 // 2.0 §3.9).
 func (c *Controller) setKeepAlive(d time.Duration) {
@@ -232,9 +245,9 @@ func (c *Controller) setKeepAlive(d time.Duration) {
 		c.timer.Stop()
 		c.timer = nil
 	}
-	if d > 0 && !c.ending {
+	if s := c.silenceLocked(); s > 0 && !c.ending {
 		c.traffic.Store(false)
-		c.timer = time.AfterFunc(d, c.checkKeepAlive)
+		c.timer = time.AfterFunc(s, c.checkKeepAlive)
 	}
 }
 
@@ -247,7 +260,7 @@ func (c *Controller) checkKeepAlive() {
 		return
 	}
 	if c.traffic.Swap(false) {
-		c.timer.Reset(c.keepAlive)
+		c.timer.Reset(c.silenceLocked())
 		c.mu.Unlock()
 		return
 	}

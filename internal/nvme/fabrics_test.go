@@ -2,12 +2,14 @@ package nvme_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/nvme"
+	"lintel.io/lintel/internal/nvme/dhchap"
 	. "lintel.io/lintel/internal/nvme/nvmetest"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -293,6 +295,66 @@ func TestKeepAlive(t *testing.T) {
 		time.Sleep(time.Hour)
 		a.Admin.Good(SetFeature(wire.FeatureKeepAlive, 0, 1000))
 		<-a.Admin.Ended()
+	})
+}
+
+// TestDiscoverySilence checks that discovery without a keep alive timer does not last for ever
+// (NVMe Base 2.0 §3.9).
+func TestDiscoverySilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		a := b.AttachAdmin(Connect{Host: NewHost("a"), SubNQN: DiscoveryNQN})
+		for range 5 {
+			time.Sleep(110 * time.Second)
+			a.Admin.Good(GetLogPage(wire.LogDiscovery, 1024, 0))
+		}
+		a.Admin.Start(Command{Opcode: wire.AdminAsyncEvent})
+		if v := a.Admin.Good(GetFeature(wire.FeatureKeepAlive, 0)).Result[0]; v != 0 {
+			t.Errorf("KATO %d ms", v)
+		}
+		start := time.Now()
+		<-a.Admin.Ended()
+		if d := time.Since(start); d < 2*time.Minute || d > 4*time.Minute {
+			t.Errorf("ended after %s", d)
+		}
+		a = b.AttachAdmin(Connect{Host: NewHost("a"), SubNQN: DiscoveryNQN, KeepAlive: 600_000})
+		time.Sleep(9 * time.Minute)
+		a.Admin.Good(SetFeature(wire.FeatureKeepAlive, 0, 0))
+		<-a.Admin.Ended()
+	})
+}
+
+// TestGuests checks that controllers for discovery, and of hosts that do not authenticate,
+// leave room for the others: in all and from each address (NVMe Base 2.0 §6.3).
+func TestGuests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(t, Config{})
+		keyed := NewHost("keyed")
+		b.Access.SetGrant(keyed.NQN, nvme.Grant{HostKey: secret(1)})
+		for _, c := range []Connect{{Host: keyed}, {Host: NewHost("a"), SubNQN: DiscoveryNQN}} {
+			for i := range 8 {
+				from := fmt.Sprintf("192.0.2.%d", 10+i)
+				for range 32 {
+					b.DialFrom(from).Good(c.Command())
+				}
+				b.DialFrom(from).Fails(c.Command(), wire.ConnectControllerBusy)
+			}
+			b.DialFrom("192.0.2.99").Fails(c.Command(), wire.ConnectControllerBusy)
+		}
+		host := NewHost("b")
+		for range 1024 - 256 {
+			b.DialFrom("192.0.2.10").Good(Connect{Host: host}.Command())
+		}
+		b.DialFrom("192.0.2.98").Fails(Connect{Host: host}.Command(), wire.ConnectControllerBusy)
+		time.Sleep(time.Minute + time.Second) // who has not authenticated is gone
+		config := dhchap.HostConfig{HostNQN: keyed.NQN, HostKey: secret(1), Groups: []dhchap.Group{dhchap.Null}}
+		for range 40 { // and who has counts no more
+			q := b.DialFrom("192.0.2.10")
+			q.Good(Connect{Host: keyed}.Command())
+			if err := authenticate(t, q, config); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 

@@ -28,7 +28,7 @@ type Config struct {
 	// PortGroup is the target port group of this head, which selects its access
 	// state in a unit.Group.
 	PortGroup uint16
-	// MaxControllers is how many controllers there are at most, 1024 by default.
+	// MaxControllers is how many controllers there are at most but for discovery, 1024 by default.
 	MaxControllers int
 	Access         Access
 	Logger         *slog.Logger
@@ -37,6 +37,10 @@ type Config struct {
 const (
 	lastController = 0xFFEF // FFF0h to FFFFh are reserved (NVMe Base 2.0 §3.1.1)
 	maxControllers = 1024
+	// maxGuests is how many controllers there are at most for discovery, and how many whose host has
+	// yet to authenticate; maxGuestsPerAddress how many of each from one address.
+	maxGuests           = 256
+	maxGuestsPerAddress = 32
 )
 
 // Subsystem is the NVM subsystem of an array as one head presents it, with its
@@ -153,10 +157,10 @@ func (s *Subsystem) isDiscovery(nqn string) bool {
 func (s *Subsystem) add(c *Controller) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first, last := s.cfg.FirstController, s.cfg.LastController
-	if len(s.controllers) >= min(s.cfg.MaxControllers, int(last-first)+1) {
+	if !s.roomLocked(c) {
 		return false
 	}
+	first, last := s.cfg.FirstController, s.cfg.LastController
 	// An id is used again as late as possible.
 	for {
 		if s.lastID < first || s.lastID >= last {
@@ -171,6 +175,31 @@ func (s *Subsystem) add(c *Controller) bool {
 	c.info.ID = s.lastID
 	s.controllers[c.info.ID] = c
 	return true
+}
+
+// roomLocked reports whether there may be one more controller like c.
+func (s *Subsystem) roomLocked(c *Controller) bool {
+	all, guests, near := 0, 0, 0
+	for _, o := range s.controllers {
+		if o.info.Discovery != c.info.Discovery {
+			continue
+		}
+		all++
+		if !o.guest.Load() {
+			continue
+		}
+		guests++
+		if o.info.Remote.Addr() == c.info.Remote.Addr() {
+			near++
+		}
+	}
+	switch {
+	case len(s.controllers) > int(s.cfg.LastController-s.cfg.FirstController): // no id is left
+		return false
+	case c.guest.Load() && (guests >= maxGuests || near >= maxGuestsPerAddress):
+		return false
+	}
+	return all < s.cfg.MaxControllers
 }
 
 func (s *Subsystem) remove(c *Controller) {

@@ -231,7 +231,9 @@ func TestLastWordsOfTLS(t *testing.T) {
 	}})
 	defer close(s.waiting)
 	s.server = h.server
-	ended := func() { settle(t, "the end of the connection", func() bool { return len(h.server.Connections()) == 0 }) }
+	ended := func() {
+		settle(t, "the end of the connection", func() bool { return len(h.server.Connections()) == 0 })
+	}
 	c := h.connect(options{})
 	h.server.Drop(1)
 	c.gone()

@@ -250,10 +250,13 @@ type Conn struct {
 }
 
 // Dial returns a connection that is no queue yet. It is closed at the end of the test.
-func (b *Bench) Dial() *Conn {
+func (b *Bench) Dial() *Conn { return b.DialFrom("192.0.2.1") }
+
+// DialFrom is Dial from an address.
+func (b *Bench) DialFrom(address string) *Conn {
 	c := &Conn{b: b, ended: make(chan struct{}), killed: make(chan error, 16)}
 	c.Queue = b.Subsystem.NewQueue(nvme.QueueConfig{
-		Remote: netip.MustParseAddrPort("192.0.2.1:1024"),
+		Remote: netip.AddrPortFrom(netip.MustParseAddr(address), 1024),
 		Local:  netip.MustParseAddrPort("192.0.2.2:4420"),
 		Port:   1,
 		Kill: func(err error) {
