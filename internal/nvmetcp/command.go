@@ -77,7 +77,7 @@ func (c *conn) expectRead(t *task) bool {
 func (c *conn) gather(t *task) {
 	c.mu.Lock()
 	t.gathering = true
-	t.progress = c.server.tick.Load()
+	t.asked = c.server.tick.Load()
 	if c.server.budget.Take(&t.claim, int64(t.want), true) {
 		c.solicitLocked(t)
 	} else {
@@ -90,7 +90,7 @@ func (c *conn) gather(t *task) {
 func (c *conn) granted(t *task) {
 	c.mu.Lock()
 	t.waiting = false
-	t.progress = c.server.tick.Load()
+	t.asked = c.server.tick.Load()
 	if c.dead {
 		c.cond.Broadcast() // cleanUp waits
 	} else {
@@ -157,7 +157,6 @@ func (c *conn) endData(p wire.PDU, t *task, n int, ok bool) error {
 		t.Refuse = wirenvme.TransientTransport // and nothing more is asked for
 		t.requested = t.want
 	}
-	t.progress = c.server.tick.Load()
 	r := t.findR2T(p.TransferTag())
 	if r.next += n; r.next == r.end {
 		t.endR2T(r)

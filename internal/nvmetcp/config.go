@@ -58,7 +58,7 @@ type Config struct {
 
 	// ConnectTimeout is how long a connection may take from its beginning to the end of Connect, 15 s.
 	ConnectTimeout time.Duration
-	// DataTimeout is how long the next H2CData of a command is waited for, 60 s.
+	// DataTimeout is how long all data of a command is waited for from its first R2T on, 60 s.
 	DataTimeout time.Duration
 	// SendTimeout is how long room to send anything is waited for, 30 s.
 	SendTimeout time.Duration

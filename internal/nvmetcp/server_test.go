@@ -180,6 +180,31 @@ func TestTimeouts(t *testing.T) {
 		watch(h)
 		c.gone()
 	})
+	t.Run("trickling data", func(t *testing.T) {
+		h := newHarness(t, cfg)
+		c := h.connect(options{})
+		c.command(rw(opWrite, 0, 40, wirenvme.SGLTransport), nil)
+		r, _ := c.expect(wire.TypeR2T)
+		k := h.server.all()[0]
+		for i := range most {
+			in := c.send.Append(nil, &wire.H2CData{CommandID: r.CommandID(), TransferTag: r.TransferTag(), Offset: uint32(4 * i), Count: 4}, make([]byte, 4))
+			if _, err := c.nc.Write(in); err != nil {
+				break
+			}
+			settle(t, "data", func() bool {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				return k.dead || k.tasks[r.TransferTag()>>tagShift].r2ts[0].next == 4*(i+1)
+			})
+			h.server.tick.Add(1)
+			k.watch()
+		}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !k.dead {
+			t.Error("a host that trickles keeps its connection")
+		}
+	})
 	t.Run("reading", func(t *testing.T) {
 		h := newHarness(t, cfg)
 		c := h.connect(options{depth: 1024})

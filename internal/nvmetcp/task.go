@@ -30,7 +30,7 @@ type task struct {
 	r2ts      [maxR2T]r2t
 	r2tCount  int
 	r2tSeq    uint16
-	progress  int64 // the tick of the last H2CData
+	asked     int64 // the tick of the first R2T
 }
 
 // r2t is an R2T that is being answered: the tag and the bytes still to come.

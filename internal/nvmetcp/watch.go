@@ -52,7 +52,7 @@ func (c *conn) watch() {
 		return
 	}
 	for _, t := range c.tasks {
-		if t.gathering && !t.waiting && now-t.progress >= seconds(cfg.DataTimeout) {
+		if t.gathering && !t.waiting && now-t.asked >= seconds(cfg.DataTimeout) {
 			c.killLocked(errNoData)
 			return
 		}
