@@ -35,8 +35,13 @@ type Peer struct {
 	HostID  [16]byte
 	Remote  netip.AddrPort
 	Local   netip.AddrPort
-	// TLSIdentity is the PSK identity of the connection, empty without TLS.
-	TLSIdentity string
+	TLS     TLS
+}
+
+// TLS is what the handshake of a connection has proved, zero without TLS.
+type TLS struct {
+	Identity string   // PSK identity
+	Key      [32]byte // a hash of the key that the identity stood for
 }
 
 // ConnectRequest is a Connect that wants to be let in.

@@ -134,7 +134,7 @@ func (r *Request) parseConnect() (connect, wire.Status) {
 		keepAlive:  time.Duration(e.CDW(12)) * time.Millisecond,
 	}
 	n.QueueID = uint16(e.CDW(10) >> 16)
-	n.Remote, n.Local, n.TLSIdentity = q.cfg.Remote, q.cfg.Local, q.cfg.TLSIdentity
+	n.Remote, n.Local, n.TLS = q.cfg.Remote, q.cfg.Local, q.cfg.TLS
 	copy(n.HostID[:], data[connectHostID:])
 	var ok bool
 	if n.SubNQN, ok = parseNQN(data[connectSubNQN:]); !ok {

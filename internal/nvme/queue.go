@@ -12,11 +12,10 @@ import (
 
 // QueueConfig describes a transport connection.
 type QueueConfig struct {
-	Remote netip.AddrPort
-	Local  netip.AddrPort
-	Port   uint16 // id of the port (portal) that was reached
-	// TLSIdentity is the PSK identity, empty without TLS.
-	TLSIdentity              string
+	Remote                   netip.AddrPort
+	Local                    netip.AddrPort
+	Port                     uint16 // id of the port (portal) that was reached
+	TLS                      TLS
 	HeaderDigest, DataDigest bool
 	// InCapsule is how much data a command capsule of an I/O queue may hold, in bytes (a
 	// multiple of 16; admin and Fabrics commands always have 8192).

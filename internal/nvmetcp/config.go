@@ -27,10 +27,10 @@ var _ Queue = (*nvme.Queue)(nil)
 type Config struct {
 	// NewQueue returns the queue of a new connection; required.
 	NewQueue func(nvme.QueueConfig) Queue
-	// Secure wraps a new connection before its first PDU, and returns the PSK
-	// identity of its peer; nil uses connections as they are. The deadline of the
+	// Secure wraps a new connection before its first PDU, and returns what its peer
+	// has proved; nil uses connections as they are. The deadline of the
 	// handshake is set already. An error ends the connection.
-	Secure func(nc net.Conn, port uint16) (wrapped net.Conn, identity string, err error)
+	Secure func(nc net.Conn, port uint16) (wrapped net.Conn, proved nvme.TLS, err error)
 	Logger *slog.Logger // discards
 
 	// What the controller tells hosts (NVMe/TCP 1.0 §3.6.2.3).

@@ -133,10 +133,10 @@ func (s *Server) serveConn(c *conn) {
 	c.log = s.cfg.Logger.With("remote", c.remote, "connection", c.id)
 	transport.Tune(nc, s.cfg.SocketBuffer)
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.ConnectTimeout))
-	identity := ""
+	var proved nvme.TLS
 	var err error
 	if s.cfg.Secure != nil {
-		nc, identity, err = s.cfg.Secure(nc, c.port)
+		nc, proved, err = s.cfg.Secure(nc, c.port)
 	}
 	if err == nil {
 		err = c.initialize(nc)
@@ -151,7 +151,7 @@ func (s *Server) serveConn(c *conn) {
 	_ = nc.SetDeadline(time.Time{})
 	c.nc = nc
 	c.queue = s.cfg.NewQueue(nvme.QueueConfig{
-		Remote: c.remote, Local: c.local, Port: c.port, TLSIdentity: identity, InCapsule: s.cfg.InCapsule, Kill: c.dismiss,
+		Remote: c.remote, Local: c.local, Port: c.port, TLS: proved, InCapsule: s.cfg.InCapsule, Kill: c.dismiss,
 		HeaderDigest: c.send.HeaderDigest, DataDigest: c.send.DataDigest,
 	})
 	c.born = s.tick.Load()

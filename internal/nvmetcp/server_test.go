@@ -45,7 +45,7 @@ func TestQueueConfig(t *testing.T) {
 		h.listen("tcp", addr)
 		c := h.connect(options{id: 9})
 		q := h.disk.queues[0]
-		if q.cfg.Remote.String() != c.nc.LocalAddr().String() || q.cfg.Local.String() != c.nc.RemoteAddr().String() || q.cfg.Port != 3 || q.cfg.InCapsule != 8192 || q.cfg.TLSIdentity != "" {
+		if q.cfg.Remote.String() != c.nc.LocalAddr().String() || q.cfg.Local.String() != c.nc.RemoteAddr().String() || q.cfg.Port != 3 || q.cfg.InCapsule != 8192 || q.cfg.TLS != (nvme.TLS{}) {
 			t.Errorf("queue of %+v", q.cfg)
 		}
 		st := h.server.Connections()[0]
@@ -250,9 +250,9 @@ func (s *sealed) CloseWrite() error {
 // wants its lock, and that they are said where it ends in order.
 func TestLastWordsOfTLS(t *testing.T) {
 	s := &sealed{waiting: make(chan struct{})}
-	h := newHarness(t, Config{Secure: func(nc net.Conn, _ uint16) (net.Conn, string, error) {
+	h := newHarness(t, Config{Secure: func(nc net.Conn, _ uint16) (net.Conn, nvme.TLS, error) {
 		s.Conn = nc
-		return s, "", nil
+		return s, nvme.TLS{}, nil
 	}})
 	defer close(s.waiting)
 	s.server = h.server
@@ -366,17 +366,17 @@ func TestDataBudget(t *testing.T) {
 func TestSecure(t *testing.T) {
 	refuse := errors.New("no key for this host")
 	var refused atomic.Bool
-	h := newHarness(t, Config{Secure: func(nc net.Conn, port uint16) (net.Conn, string, error) {
+	h := newHarness(t, Config{Secure: func(nc net.Conn, port uint16) (net.Conn, nvme.TLS, error) {
 		if refused.Load() {
-			return nil, "", refuse
+			return nil, nvme.TLS{}, refuse
 		}
-		return &flipped{nc}, "NVMe1R01 host subsystem", nil
+		return &flipped{nc}, nvme.TLS{Identity: "NVMe1R01 host subsystem"}, nil
 	}})
 	c := h.dial()
 	c.nc = &flipped{c.nc}
 	c.init(options{})
 	c.connect(options{})
-	if q := h.disk.queues[0]; q.cfg.TLSIdentity != "NVMe1R01 host subsystem" {
+	if q := h.disk.queues[0]; q.cfg.TLS.Identity != "NVMe1R01 host subsystem" {
 		t.Errorf("queue of %+v", q.cfg)
 	}
 	c.command(rw(opRead, 0, 8, wirenvme.SGLTransport), nil)

@@ -214,7 +214,7 @@ func (d *dataPlane) Sessions(context.Context) ([]agent.Session, error) {
 			Since:          c.Created,
 			LUNs:           c.Namespaces,
 			Authenticated:  c.Authenticated,
-			TLS:            c.TLSIdentity != "",
+			TLS:            c.TLS.Identity != "",
 			Commands:       c.Stats.Reads + c.Stats.Writes + c.Stats.Others,
 			ReadBytes:      c.Stats.ReadBytes,
 			WriteBytes:     c.Stats.WriteBytes,

@@ -143,7 +143,7 @@ func (t *Target) Controllers() []Controller {
 	var list []Controller
 	for _, c := range subsystem.Controllers() {
 		info := Controller{
-			ControllerInfo: c.Info(), Namespaces: c.Namespaces(), Authenticated: c.Authenticated() || c.Info().TLSIdentity != "",
+			ControllerInfo: c.Info(), Namespaces: c.Namespaces(), Authenticated: c.Authenticated() || c.Info().TLS.Identity != "",
 			Stats: c.Stats(), Queues: c.QueueStatus(),
 		}
 		if h := state.MatchNQN(info.HostNQN, info.Remote.Addr()); h != nil {

@@ -153,7 +153,7 @@ func TestTLSProvesNames(t *testing.T) {
 		t.Errorf("a host with a key does without TLS: %v", err)
 	}
 
-	// A new key counts from the next connection on.
+	// A new key counts at once: also where the handshake was made before it.
 	fresh, err := tlskey.Generate(tlskey.SHA256)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,17 @@ func TestTLSProvesNames(t *testing.T) {
 	host := *f.doc.Hosts[0]
 	host.TLSKey = fresh.Text()
 	f.doc.Hosts[0] = &host
-	f.apply()
+	before := as(testHostNQN, testSubsystem)
+	_, err = f.connect(nvmehost.Options{Dial: func(ctx context.Context, address string) (net.Conn, error) {
+		nc, err := before(ctx, address)
+		if err == nil {
+			f.apply()
+		}
+		return nc, err
+	}})
+	if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status.Code() != wire.ConnectInvalidHost {
+		t.Errorf("connected with a key of before: %v", err)
+	}
 	if _, err := f.connect(nvmehost.Options{TLS: key}); err == nil || !strings.Contains(err.Error(), "decrypt_error") {
 		t.Errorf("with the key of before: %v", err)
 	}
