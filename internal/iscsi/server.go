@@ -18,9 +18,6 @@ import (
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
-// ErrServerClosed is what Serve returns after Shutdown.
-var ErrServerClosed = errors.New("iSCSI server is shut down")
-
 // Server is an iSCSI target server. Its methods may be called concurrently.
 type Server struct {
 	cfg    Config
@@ -28,75 +25,37 @@ type Server struct {
 	tick   atomic.Int64 // seconds since the server began
 	rand   io.Reader
 
-	quit    chan struct{} // closed when Shutdown begins
-	stop    chan struct{} // closed when it ends
-	handled sync.WaitGroup
+	listeners *transport.Listeners // closed when Shutdown begins
+	stop      chan struct{}        // closed when it ends
+	handled   sync.WaitGroup
 
-	mu        sync.Mutex // a leaf
-	listeners map[net.Listener]struct{}
-	closed    bool
-	pending   transport.HalfOpen
-	nextID    uint64
-	nextTSIH  uint16
-	sessions  map[uint64]*session
-	byKey     map[sessionKey]*session
-	tsihs     map[uint16]struct{}
-	idle      chan struct{} // closed when no session is left, while someone waits
+	mu       sync.Mutex // a leaf
+	closed   bool
+	pending  transport.HalfOpen
+	nextID   uint64
+	nextTSIH uint16
+	sessions map[uint64]*session
+	byKey    map[sessionKey]*session
+	tsihs    map[uint16]struct{}
+	idle     chan struct{} // closed when no session is left, while someone waits
 }
 
 // NewServer returns a Server without listeners. Shutdown ends its goroutines.
 func NewServer(cfg Config) *Server {
 	s := &Server{
-		cfg: cfg.withDefaults(), rand: rand.Reader, quit: make(chan struct{}), stop: make(chan struct{}),
-		listeners: map[net.Listener]struct{}{}, sessions: map[uint64]*session{}, byKey: map[sessionKey]*session{}, tsihs: map[uint16]struct{}{},
+		cfg: cfg.withDefaults(), rand: rand.Reader, listeners: transport.NewListeners(), stop: make(chan struct{}),
+		sessions: map[uint64]*session{}, byKey: map[sessionKey]*session{}, tsihs: map[uint16]struct{}{},
 	}
 	s.budget = transport.NewBudget(max(s.cfg.DataBudget, block.MaxBuffer), s.cfg.ConnectionBudget)
 	s.handled.Go(s.janitor)
 	return s
 }
 
-// Serve accepts connections until the listener fails or the server is shut
-// down; group is the portal group tag of the portal (RFC 7143 §4.4.1). It
-// closes the listener.
+// Serve accepts connections until the listener fails, or with transport.ErrClosed until
+// the server is shut down; group is the portal group tag of the portal (RFC 7143 §4.4.1).
+// It closes the listener.
 func (s *Server) Serve(l net.Listener, group uint16) error {
-	defer l.Close()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return ErrServerClosed
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, l)
-		s.mu.Unlock()
-	}()
-	var delay time.Duration
-	for {
-		nc, err := l.Accept()
-		if err == nil {
-			delay = 0
-			s.accept(nc, group)
-			continue
-		}
-		select {
-		case <-s.quit:
-			return ErrServerClosed
-		default:
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		// Out of descriptors or the like: others go on, and so does this after a pause.
-		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-		s.cfg.Logger.Warn("cannot accept a connection", "portal", l.Addr(), "error", err)
-		select {
-		case <-time.After(delay):
-		case <-s.quit:
-			return ErrServerClosed
-		}
-	}
+	return s.listeners.Serve(l, s.cfg.Logger, func(nc net.Conn) { s.accept(nc, group) })
 }
 
 // accept begins the login of a connection in a goroutine of its own.
@@ -222,7 +181,7 @@ func (s *Server) join(nc net.Conn, l *login, cmdSN, statSN uint32) (*conn, error
 		case <-old.gone:
 		case <-deadline:
 			return nil, Refuse(wire.LoginOutOfResources, "the old session does not end")
-		case <-s.quit:
+		case <-s.listeners.Done():
 			return nil, Refuse(wire.LoginServiceUnavailable, "shutting down")
 		}
 	}
@@ -395,13 +354,8 @@ func (s *Server) coldReset(target string) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closed
-	if first {
-		s.closed = true
-		close(s.quit)
-	}
-	for l := range s.listeners {
-		l.Close()
-	}
+	s.closed = true
+	s.listeners.Close()
 	s.pending.CloseAll()
 	var idle chan struct{}
 	if len(s.sessions) > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/scsi"
+	"lintel.io/lintel/internal/transport"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -70,10 +71,10 @@ func TestServe(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
-	if err := <-served; !errors.Is(err, ErrServerClosed) {
+	if err := <-served; !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("serve: %v", err)
 	}
-	if err := h.server.Serve(l, 3); !errors.Is(err, ErrServerClosed) {
+	if err := h.server.Serve(l, 3); !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("serve after shutdown: %v", err)
 	}
 	a, b := net.Pipe()

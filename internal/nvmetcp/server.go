@@ -15,9 +15,6 @@ import (
 	"lintel.io/lintel/internal/transport"
 )
 
-// ErrServerClosed is what Serve returns after Shutdown.
-var ErrServerClosed = errors.New("NVMe/TCP server is shut down")
-
 // Server is an NVMe/TCP controller's end of the transport. Its methods may be
 // called concurrently.
 type Server struct {
@@ -25,25 +22,24 @@ type Server struct {
 	budget *transport.Budget
 	tick   atomic.Int64 // seconds since the server began
 
-	quit chan struct{} // closed when Shutdown begins
-	stop chan struct{} // closed when it ends
-	done chan struct{} // closed by the janitor
+	listeners *transport.Listeners // closed when Shutdown begins
+	stop      chan struct{}        // closed when it ends
+	done      chan struct{}        // closed by the janitor
 
-	mu        sync.Mutex // a leaf
-	listeners map[net.Listener]struct{}
-	closed    bool
-	half      transport.HalfOpen
-	nextID    uint64
-	handled   int // connections that have a goroutine
-	conns     map[uint64]*conn
-	idle      chan struct{} // closed when no connection is left, while someone waits
+	mu      sync.Mutex // a leaf
+	closed  bool
+	half    transport.HalfOpen
+	nextID  uint64
+	handled int // connections that have a goroutine
+	conns   map[uint64]*conn
+	idle    chan struct{} // closed when no connection is left, while someone waits
 }
 
 // NewServer returns a Server without listeners. Shutdown ends its goroutines.
 func NewServer(cfg Config) *Server {
 	s := &Server{
-		cfg: cfg.withDefaults(), quit: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
-		listeners: map[net.Listener]struct{}{}, conns: map[uint64]*conn{},
+		cfg: cfg.withDefaults(), listeners: transport.NewListeners(), stop: make(chan struct{}), done: make(chan struct{}),
+		conns: map[uint64]*conn{},
 	}
 	s.budget = transport.NewBudget(s.cfg.DataBudget, s.cfg.ConnectionBudget)
 	go func() {
@@ -53,48 +49,11 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// Serve accepts connections until the listener fails or the server is shut
-// down; port is the id of the port that the listener is (PORTID of the
+// Serve accepts connections until the listener fails, or with transport.ErrClosed until
+// the server is shut down; port is the id of the port that the listener is (PORTID of the
 // discovery log). It closes the listener.
 func (s *Server) Serve(l net.Listener, port uint16) error {
-	defer l.Close()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return ErrServerClosed
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.listeners, l)
-		s.mu.Unlock()
-	}()
-	var delay time.Duration
-	for {
-		nc, err := l.Accept()
-		if err == nil {
-			delay = 0
-			s.accept(nc, port)
-			continue
-		}
-		select {
-		case <-s.quit:
-			return ErrServerClosed
-		default:
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		// Out of descriptors or the like: others go on, and so does this after a pause.
-		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-		s.cfg.Logger.Warn("cannot accept a connection", "portal", l.Addr(), "error", err)
-		select {
-		case <-time.After(delay):
-		case <-s.quit:
-			return ErrServerClosed
-		}
-	}
+	return s.listeners.Serve(l, s.cfg.Logger, func(nc net.Conn) { s.accept(nc, port) })
 }
 
 // accept begins a connection in a goroutine of its own.
@@ -224,13 +183,8 @@ func (s *Server) Drop(id uint64) bool {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closed
-	if first {
-		s.closed = true
-		close(s.quit)
-	}
-	for l := range s.listeners {
-		l.Close()
-	}
+	s.closed = true
+	s.listeners.Close()
 	s.half.CloseAll()
 	var idle chan struct{}
 	if s.handled > 0 {

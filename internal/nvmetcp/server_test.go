@@ -12,6 +12,7 @@ import (
 
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/nvme"
+	"lintel.io/lintel/internal/transport"
 	wirenvme "lintel.io/lintel/internal/wire/nvme"
 	wire "lintel.io/lintel/internal/wire/nvmetcp"
 )
@@ -427,7 +428,7 @@ func TestShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.server.Serve(l, 1); !errors.Is(err, ErrServerClosed) {
+	if err := h.server.Serve(l, 1); !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("Serve after Shutdown: %v", err)
 	}
 	near, far := net.Pipe()

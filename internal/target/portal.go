@@ -8,7 +8,7 @@ import (
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/iscsi"
-	"lintel.io/lintel/internal/nvmetcp"
+	"lintel.io/lintel/internal/transport"
 )
 
 // portal is a portal of the current state, listening or not.
@@ -55,11 +55,11 @@ func (t *Target) applyListeners(state *array.State) {
 		}
 		t.log.Info("portal listens", "portal", l.Addr().String(), "tag", spec.Tag)
 		t.done.Go(func() {
-			serve, closed := t.server.Serve, iscsi.ErrServerClosed
+			serve := t.server.Serve
 			if spec.Protocol != array.ISCSI {
-				serve, closed = t.nvmeServer.Serve, nvmetcp.ErrServerClosed
+				serve = t.nvmeServer.Serve
 			}
-			if err := serve(l, spec.Tag); !errors.Is(err, closed) && !errors.Is(err, net.ErrClosed) {
+			if err := serve(l, spec.Tag); !errors.Is(err, transport.ErrClosed) && !errors.Is(err, net.ErrClosed) {
 				t.log.Error("portal stopped", "portal", l.Addr().String(), "error", err)
 			}
 		})

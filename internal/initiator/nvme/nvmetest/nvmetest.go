@@ -62,7 +62,7 @@ func Start(grant nvme.Grant, devices ...block.Device) (*Server, error) {
 	s.Transport = nvmetcp.NewServer(nvmetcp.Config{
 		NewQueue: func(c nvme.QueueConfig) nvmetcp.Queue { return s.Subsystem.NewQueue(c) },
 	})
-	s.serving.Go(func() { _ = s.Transport.Serve(l, 1) }) // it ends with ErrServerClosed
+	s.serving.Go(func() { _ = s.Transport.Serve(l, 1) }) // it ends with ErrClosed
 	return s, nil
 }
 
