@@ -17,8 +17,13 @@ import (
 // kernelRecipe is raised when makeKernel changes in a way that its inputs do not show.
 const kernelRecipe = "1"
 
-//go:embed image/kernel.config
-var kernelConfig string
+// kernelPatch is what the source needs before it is built; it says why itself.
+var (
+	//go:embed image/kernel.config
+	kernelConfig string
+	//go:embed image/kernel.patch
+	kernelPatch string
+)
 
 // kernelPackage is the Debian package that the kernel is built from, and
 // kernelSource the file in it.
@@ -33,7 +38,7 @@ func kernelImage() image {
 		name: "kernel",
 		inputs: func() (string, error) {
 			// A newer source package alone is no reason to build for ten minutes.
-			return kernelRecipe + kernelPackage + kernelConfig, nil
+			return kernelRecipe + kernelPackage + kernelConfig + kernelPatch, nil
 		},
 		make: makeKernel,
 	}
@@ -41,23 +46,26 @@ func kernelImage() image {
 
 func makeKernel(ctx context.Context, out, work string, log io.Writer) error {
 	const packages = kernelPackage + ", build-essential, flex, bison, bc and xz-utils"
-	if err := needPrograms(packages, "make", "gcc", "flex", "bison", "bc", "xz", "tar"); err != nil {
+	if err := needPrograms(packages, "make", "gcc", "patch", "flex", "bison", "bc", "xz", "tar"); err != nil {
 		return err
 	}
 	if _, err := os.Stat(kernelSource); err != nil {
 		return fmt.Errorf("%w: install Debian's packages %s (test/lab-deps.sh does)", err, packages)
 	}
-	fragment := filepath.Join(work, "lab.config")
-	if err := os.WriteFile(fragment, []byte(kernelConfig), 0o644); err != nil {
-		return err
+	fragment, patch := filepath.Join(work, "lab.config"), filepath.Join(work, "lab.patch")
+	for path, text := range map[string]string{fragment: kernelConfig, patch: kernelPatch} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintln(log, stepPrefix+"kernel: unpacking the source")
 	if err := buildStep(ctx, log, work, "tar", "xf", kernelSource); err != nil {
 		return err
 	}
 	tree := filepath.Join(work, "linux-source-6.1")
-	fmt.Fprintln(log, stepPrefix+"kernel: configuring")
+	fmt.Fprintln(log, stepPrefix+"kernel: patching and configuring")
 	for _, argv := range [][]string{
+		{"patch", "-p1", "--forward", "-i", patch},
 		{"make", "ARCH=um", "defconfig"},
 		{"scripts/kconfig/merge_config.sh", "-m", ".config", fragment},
 		{"make", "ARCH=um", "olddefconfig"},

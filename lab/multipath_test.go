@@ -31,9 +31,8 @@ func startLoad(t testing.TB, host *lab.Machine, device string, options ...string
 	return &load{t, host}
 }
 
-// end ends the load in good order and checks that no I/O failed; it returns the
-// longest time that a write took.
-func (l *load) end() time.Duration {
+// end ends the load in good order and checks that no I/O failed.
+func (l *load) end() {
 	l.t.Helper()
 	ctx := within(l.t, 3*time.Minute)
 	must(l.t, l.host.Signal(ctx, "fio", 2))
@@ -54,7 +53,6 @@ func (l *load) end() time.Duration {
 	took, err := time.ParseDuration(fields[2] + "ns")
 	must(l.t, err)
 	l.t.Logf("fio: %s operations, the longest took %s", fields[1], took.Round(time.Millisecond))
-	return took
 }
 
 // paths waits until the host has a multipath device with n usable paths.

@@ -127,7 +127,7 @@ func (t *Topology) kernelArguments(l layout, images Images, guest string) []stri
 		"highres=off", "nohz=off",
 		// Built in, these make disks by themselves unless told not to.
 		"scsi_debug.add_host=0", "null_blk.nr_devices=0", "nbd.nbds_max=0",
-		"quiet", "panic=-1",
+		"quiet", "printk.time=1", "panic=-1",
 	}
 	var disks, nets []string
 	for i, d := range t.guestDisks(g.Name) {

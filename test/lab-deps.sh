@@ -3,7 +3,7 @@
 # builds the guests' kernel and root file system, and the tools for networks.
 set -euo pipefail
 want=(mmdebstrap e2fsprogs iproute2 util-linux xz-utils
-  linux-source-6.1 make gcc libc6-dev flex bison bc libelf-dev)
+  linux-source-6.1 make gcc patch libc6-dev flex bison bc libelf-dev)
 missing=()
 for p in "${want[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
