@@ -168,7 +168,6 @@ func (c *conn) endCommand(b wire.BHS, t *task, n int, ok bool) error {
 	gathers := t.got < t.need || t.unsolicited || t.failure != failNone
 	if gathers {
 		c.mu.Lock()
-		t.progress = c.server.tick.Load()
 		c.listLocked(t)
 		c.mu.Unlock()
 	}
@@ -239,7 +238,6 @@ func (c *conn) granted(t *task) {
 	t.waiting = false
 	dropped := t.dropped
 	if !dropped {
-		t.progress = c.server.tick.Load()
 		c.advanceLocked(t)
 	}
 	c.mu.Unlock()
@@ -250,6 +248,9 @@ func (c *conn) granted(t *task) {
 
 // solicitLocked sends the R2Ts that may be outstanding (RFC 7143 §11.8).
 func (c *conn) solicitLocked(t *task) {
+	if t.r2tSN == 0 {
+		t.asked = c.server.tick.Load()
+	}
 	sent := false
 	for t.r2tCount < c.params.MaxOutstandingR2T && t.requested < t.need {
 		size := min(t.need-t.requested, c.params.MaxBurst)
@@ -352,7 +353,6 @@ func (c *conn) endDataOut(b wire.BHS, t *task, n int, ok bool) error {
 	}
 	t.got += n
 	t.dataSN++
-	t.progress = c.server.tick.Load()
 	c.sequenceLocked(t, b.TTT(), b.Final())
 	c.mu.Unlock()
 	c.session.advance(c, t)

@@ -221,7 +221,7 @@ func (c *conn) newTask() *task {
 // listLocked puts a task on the gathering list, where task management and
 // Data-Out find it.
 func (c *conn) listLocked(t *task) {
-	t.listed, t.state = true, taskGathering
+	t.listed, t.state, t.asked = true, taskGathering, c.server.tick.Load()
 	t.gatherPrev, t.gatherNext = nil, c.gathering
 	if c.gathering != nil {
 		c.gathering.gatherPrev = t

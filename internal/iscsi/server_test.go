@@ -303,20 +303,76 @@ func TestStuckWithCompletions(t *testing.T) {
 	})
 }
 
-// TestDataTimeout checks that a command whose data does not come ends the connection.
+// TestDataTimeout checks that a command whose data does not come, or comes in driblets, ends the
+// connection, and that each command has the whole time for its own (RFC 7143 §4.2.5.2).
 func TestDataTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, Config{})
-		c := h.login("ImmediateData=No")
-		c.writeCmd(0, 8, true, nil)
-		c.recv(wire.OpR2T)
-		began := time.Now()
-		for p := range c.in { // answers pings all the while
-			c.send(&wire.NOPOut{Immediate: true, ITT: wire.NoTag, TTT: p.TTT(), CmdSN: c.cmdSN}, nil)
-		}
-		if d := time.Since(began); d < 59*time.Second || d > 63*time.Second {
-			t.Errorf("dropped after %v", d)
-		}
+	const unit = 4
+	for name, test := range map[string]struct {
+		keys   []string
+		write  func(c *client) wire.DataOut // begins a command and returns the first Data-Out
+		silent bool
+		after  time.Duration
+	}{
+		"no data": {[]string{"ImmediateData=No"}, func(c *client) wire.DataOut {
+			c.writeCmd(0, 8, true, nil)
+			c.recv(wire.OpR2T)
+			return wire.DataOut{}
+		}, true, 60 * time.Second},
+		"solicited": {[]string{"ImmediateData=No"}, func(c *client) wire.DataOut {
+			itt := c.writeCmd(0, 8, true, nil)
+			return wire.DataOut{ITT: itt, TTT: c.recv(wire.OpR2T).TTT()}
+		}, false, 60 * time.Second},
+		"unsolicited": {[]string{"InitialR2T=No"}, func(c *client) wire.DataOut {
+			return wire.DataOut{ITT: c.writeCmd(0, 8, false, nil), TTT: wire.NoTag}
+		}, false, 60 * time.Second},
+		"R2T after unsolicited": {[]string{"InitialR2T=No", "FirstBurstLength=512"}, func(c *client) wire.DataOut {
+			itt := c.writeCmd(0, 8, false, nil)
+			time.Sleep(40 * time.Second)
+			c.send(&wire.DataOut{Final: true, ITT: itt, TTT: wire.NoTag}, make([]byte, 512))
+			return wire.DataOut{ITT: itt, TTT: c.recv(wire.OpR2T).TTT(), BufferOffset: 512}
+		}, false, 100 * time.Second},
+		"behind a gap": {nil, func(c *client) wire.DataOut {
+			c.cmdSN++
+			c.writeCmd(0, 8, true, make([]byte, 512))
+			return wire.DataOut{}
+		}, true, 60 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, Config{PingInterval: time.Hour})
+				c := h.login(test.keys...)
+				began := time.Now()
+				d := test.write(c)
+				for range 200 {
+					time.Sleep(time.Second)
+					if len(h.server.Sessions()) == 0 {
+						break
+					}
+					if !test.silent {
+						c.send(&d, make([]byte, unit))
+						d.DataSN++
+						d.BufferOffset += unit
+					}
+				}
+				c.ended()
+				if d := time.Since(began); d < test.after-time.Second || d > test.after+3*time.Second {
+					t.Errorf("dropped after %v", d)
+				}
+			})
+		})
+	}
+	t.Run("one command after another", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHarness(t, Config{PingInterval: time.Hour})
+			c := h.login("ImmediateData=No")
+			for range 3 {
+				itt := c.writeCmd(0, 8, true, nil)
+				r := c.recv(wire.OpR2T)
+				time.Sleep(50 * time.Second)
+				c.send(&wire.DataOut{Final: true, ITT: itt, TTT: r.TTT()}, make([]byte, 8*512))
+				c.good(itt)
+			}
+		})
 	})
 }
 

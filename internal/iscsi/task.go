@@ -59,7 +59,7 @@ type task struct {
 	r2tCount    int
 	claim       transport.Claim
 	waiting     bool  // in line for budget
-	progress    int64 // the tick of the last Data-Out
+	asked       int64 // the tick of the first R2T, before it that of the command
 
 	gatherPrev, gatherNext *task
 }

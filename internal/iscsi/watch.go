@@ -68,7 +68,8 @@ func (c *conn) watch() {
 		c.sendPingLocked()
 	}
 	for t := c.gathering; t != nil; t = t.gatherNext {
-		if t.turn && !t.waiting && now-t.progress >= seconds(cfg.DataTimeout) {
+		// One that waits for commands before it counts as well where it holds memory.
+		if (t.turn || t.buf != nil) && !t.waiting && now-t.asked >= seconds(cfg.DataTimeout) {
 			c.killLocked(errNoData)
 			return
 		}
