@@ -34,7 +34,7 @@ lab-test: build ## run the tests with real Linux hosts (builds their kernel once
 	@$(BIN)/lintel lab build
 	@LINTEL_LAB=1 $(GO) run ./test/summary -skips -tests -- $(GO) test -json -count=1 -timeout 25m ./lab/...
 
-race: ## run the tests under the race detector (needs a C compiler)
+race: deps ## run the tests under the race detector
 	@CGO_ENABLED=1 $(GO) run ./test/summary -- $(GO) test -race -json -count=1 -short -timeout 20m ./...
 
 cover: ## measure the coverage of the data plane and check its floor
