@@ -5,6 +5,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,8 @@ type backing struct {
 	// again. After fdatasync has failed, the kernel has dropped the dirty
 	// pages or marked them clean, and the next fdatasync succeeds: nobody can
 	// tell any more which acknowledged writes are on the medium.
-	broken atomic.Pointer[Error]
+	broken atomic.Pointer[lasting]
+	faults faults
 	// check, where not nil, tells what is wrong with the backing file before
 	// a flush vouches for it.
 	check func() *Error
@@ -80,13 +82,17 @@ func (b *backing) admit(r *Request) bool {
 		return false
 	}
 	if err := Check(r, &b.info, b.size.Load()); err != nil {
-		b.finish(r, err)
+		complete(r, err)
+		b.gate.leave()
 		return false
 	}
 	return true
 }
 
 func (b *backing) finish(r *Request, err error) {
+	if err != nil {
+		b.faults.note(err)
+	}
 	complete(r, err)
 	b.gate.leave()
 }
@@ -360,8 +366,10 @@ func (b *backing) sync(op Op) error {
 
 // vouch returns why nothing can be promised about stable storage, or nil.
 func (b *backing) vouch(op Op) error {
-	err := b.broken.Load()
-	if err == nil && b.check != nil {
+	var err *Error
+	if broken := b.broken.Load(); broken != nil {
+		err = broken.err
+	} else if b.check != nil {
 		err = b.check()
 	}
 	if err == nil {
@@ -377,13 +385,22 @@ func (b *backing) fails(op Op, off int64, errno unix.Errno) error {
 	if kind == KindNoSpace || kind == KindReadOnly {
 		kind = KindMedium // neither passes by itself, unlike these
 	}
-	b.broken.CompareAndSwap(nil, &Error{
+	b.broken.CompareAndSwap(nil, &lasting{since: time.Now(), err: &Error{
 		Kind: kind,
 		Off:  unknown,
 		Err:  fmt.Errorf("%s: writes may be lost since the last good flush; check the storage and open the device again: %w", b.path, errno),
-	})
-	err := b.broken.Load()
+	}})
+	err := b.broken.Load().err
 	return &Error{Op: op, Kind: err.Kind, Off: off, Err: err.Err}
+}
+
+// Health returns how the file or disk does.
+func (b *backing) Health() Health {
+	h := b.faults.health()
+	if broken := b.broken.Load(); broken != nil {
+		h.Fault = broken.fault(FaultLost)
+	}
+	return h
 }
 
 func (b *backing) Close() error {

@@ -21,7 +21,10 @@ type disk struct {
 	capacity func(fd int) (int64, error)
 }
 
-var _ Device = (*disk)(nil)
+var (
+	_ Device  = (*disk)(nil)
+	_ Monitor = (*disk)(nil)
+)
 
 // OpenDisk opens a block device exclusively (O_EXCL): it fails with ErrInUse while
 // the device is mounted, part of an array or volume group, or open here. It

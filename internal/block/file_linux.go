@@ -72,11 +72,14 @@ type file struct {
 
 	id       unix.Stat_t // at open: for the device and inode numbers
 	verified atomic.Int64
-	verifyFn func()                // made once: a method value allocates
-	wrong    atomic.Pointer[Error] // what verify found, nil for nothing
+	verifyFn func()                  // made once: a method value allocates
+	wrong    atomic.Pointer[lasting] // what verify found, nil for nothing
 }
 
-var _ Device = (*file)(nil)
+var (
+	_ Device  = (*file)(nil)
+	_ Monitor = (*file)(nil)
+)
 
 // CreateFile makes a new sparse file of the given size in bytes for OpenFile, with
 // mode 0600, and returns after it is on stable storage. It fails with
@@ -239,7 +242,7 @@ func (d *file) Submit(r *Request) {
 
 // readNow reads without waiting. It returns false where the workers have to.
 func (d *file) readNow(r *Request) (bool, error) {
-	if wrong := d.wrong.Load(); wrong != nil && wrong.Kind == KindMedium && r.Off+int64(len(r.Data)) > wrong.Off {
+	if wrong := d.found(); wrong != nil && wrong.Kind == KindMedium && r.Off+int64(len(r.Data)) > wrong.Off {
 		return true, &Error{Op: Read, Kind: KindMedium, Off: max(r.Off, wrong.Off), Err: wrong.Err}
 	}
 	if len(r.Data) == 0 {
@@ -268,7 +271,7 @@ func (d *file) changeNow(r *Request) (bool, error) {
 	if since := d.verified.Load(); start-since >= verifyEvery && d.verified.CompareAndSwap(since, start) {
 		go d.verifyFn()
 	}
-	if wrong := d.wrong.Load(); wrong != nil {
+	if wrong := d.found(); wrong != nil {
 		return true, fail(r, wrong.Kind, wrong.Err)
 	}
 	switch {
@@ -290,25 +293,51 @@ func (d *file) changeNow(r *Request) (bool, error) {
 	return errno == 0 && n == len(r.Data), nil
 }
 
+// found returns what verify has found last.
+func (d *file) found() *Error {
+	if wrong := d.wrong.Load(); wrong != nil {
+		return wrong.err
+	}
+	return nil
+}
+
 // verify looks whether the file is still what was opened.
 func (d *file) verify() *Error {
 	if !d.mu.TryLock() { // Resize changes it, Close ends it, Extent is not worth waiting for
-		return d.wrong.Load()
+		return d.found()
 	}
 	defer d.mu.Unlock()
 	if d.gate.closed() {
-		return d.wrong.Load()
+		return d.found()
 	}
 	return d.verifyLocked()
 }
 
 func (d *file) verifyLocked() *Error {
-	wrong := d.wrong.Load()
-	if wrong == nil || wrong.Kind != KindMedium { // what was cut off does not come back
-		wrong = d.inspect()
-		d.wrong.Store(wrong)
+	before := d.wrong.Load()
+	if before != nil && before.err.Kind == KindMedium { // what was cut off does not come back
+		return before.err
+	}
+	wrong := d.inspect()
+	switch {
+	case wrong == nil:
+		d.wrong.Store(nil)
+	case before == nil:
+		d.wrong.Store(&lasting{err: wrong, since: time.Now()})
+	default:
+		d.wrong.Store(&lasting{err: wrong, since: before.since})
 	}
 	return wrong
+}
+
+// Health returns how the file does, after a look at it.
+func (d *file) Health() Health {
+	_ = d.verify()
+	h := d.backing.Health()
+	if wrong := d.wrong.Load(); wrong != nil && (h.Fault == nil || h.Fault.Kind != FaultLost) {
+		h.Fault = wrong.fault(FaultBacking)
+	}
+	return h
 }
 
 func (d *file) inspect() *Error {
