@@ -49,10 +49,19 @@ func TestWithoutDataPlane(t *testing.T) {
 	if got := r.volume("db1").Status; got.State != lintelv1.VolumeState_VOLUME_STATE_OFFLINE || got.Reason != notServed {
 		t.Errorf("db1: %v", got)
 	}
-	if got := call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target.Portals[0]; got.Reason != notServed {
+	if got := r.volume("db1").Status; got.UsedBytes != nil || got.Sessions != nil || got.FailedRequests != nil {
+		t.Errorf("figures of a volume that nobody knows: %v", got)
+	}
+	target := call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target
+	if got := target.Portals[0]; got.Reason != notServed || got.Sessions != nil {
 		t.Errorf("portal: %v", got)
 	}
-	call(r, r.hosts.ListHosts, &lintelv1.ListHostsRequest{})
+	if got := target.PortGroups[0].Pools[0]; got.State != lintelv1.AccessState_ACCESS_STATE_OPTIMIZED || got.Effective != lintelv1.AccessState_ACCESS_STATE_UNSPECIFIED {
+		t.Errorf("access: %v", got)
+	}
+	if got := call(r, r.hosts.ListHosts, &lintelv1.ListHostsRequest{}).Hosts[0].Status; got.Sessions != nil {
+		t.Errorf("host: %v", got)
+	}
 	alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
 	if len(alerts) != 1 || alerts[0].Code != "target-not-answering" {
 		t.Errorf("alerts %v", alerts)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/pool"
 )
 
@@ -54,6 +55,9 @@ type Status struct {
 type PoolStatus struct {
 	Reason   string // why reservations and settings are not stored any more, empty where they are
 	Problems []pool.Problem
+	// Access are the access states that are in effect by target port group, nil for those that
+	// the administrator has chosen.
+	Access map[uint16]array.AccessState
 }
 
 // VolumeStatus is how a volume does.
@@ -62,6 +66,7 @@ type VolumeStatus struct {
 	Reason    string // why it is not online
 	UsedBytes uint64 // space taken from the backing store
 	Sessions  int    // normal sessions that see it
+	Health    block.Health
 }
 
 // PortalStatus is how a portal does.

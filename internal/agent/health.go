@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/block"
 )
 
 // alertKind is an entry of the catalogue of alerts.
@@ -38,6 +39,22 @@ var (
 		"volume-offline", lintelv1.Severity_SEVERITY_CRITICAL,
 		"the volume cannot be used: %v", "bring its backing store back; it is tried again by itself",
 	}
+	alertVolumeLost = &alertKind{
+		"volume-writes-lost", lintelv1.Severity_SEVERITY_CRITICAL,
+		"%v", "repair the storage below the volume, restart the array, which opens the volume anew, and have the hosts check their file systems",
+	}
+	alertVolumeBacking = &alertKind{
+		"volume-backing-changed", lintelv1.Severity_SEVERITY_CRITICAL,
+		"writes are refused: %v", "give the file back its name, or restore it and restart the array",
+	}
+	alertVolumeIO = &alertKind{
+		"volume-io-errors", lintelv1.Severity_SEVERITY_CRITICAL,
+		"the storage below the volume fails reads or writes: %v", "look at the disks below, and at the kernel's log; this is told for a day after the last failure",
+	}
+	alertVolumeSpace = &alertKind{
+		"volume-no-space", lintelv1.Severity_SEVERITY_CRITICAL,
+		"writes fail for want of space: %v", "free space in the file system below the pool, or make it larger; this is told for five minutes after the last failure",
+	}
 	alertMappingDangling = &alertKind{
 		"mapping-without-volume", lintelv1.Severity_SEVERITY_WARNING,
 		"%v", "bring the volume's pool back, or delete the mapping's host or group",
@@ -63,6 +80,11 @@ var (
 		"the audit log cannot be written: %v", "free space in the data directory",
 	}
 )
+
+// volumeFaults are the alerts of what can be wrong below a volume.
+var volumeFaults = map[block.FaultKind]*alertKind{
+	block.FaultLost: alertVolumeLost, block.FaultBacking: alertVolumeBacking, block.FaultIO: alertVolumeIO, block.FaultSpace: alertVolumeSpace,
+}
 
 // nearlyFull is the free part of a pool, in percent, below which it is an alert.
 const nearlyFull = 10
@@ -105,8 +127,14 @@ func (a *Agent) alerts(status view) []*lintelv1.Alert {
 			add(alertPoolProblem, subject, problem)
 		}
 		for _, v := range p.Volumes {
-			if s := status.volume(v.ID); !s.Online && status.err == nil {
-				add(alertVolumeOffline, "volume/"+v.Name, s.Reason)
+			switch s, subject := status.volume(v.ID), "volume/"+v.Name; {
+			case status.err != nil:
+			case !s.Online:
+				add(alertVolumeOffline, subject, s.Reason)
+			case s.Health.Fault != nil:
+				alert := cmp.Or(volumeFaults[s.Health.Fault.Kind], alertVolumeIO).alert(subject, s.Health.Fault.Reason)
+				alert.Since = timeMessage(s.Health.Fault.Since)
+				found = append(found, alert)
 			}
 		}
 	}

@@ -17,7 +17,8 @@ type hostService struct{ *Agent }
 
 var _ lintelv1connect.HostServiceHandler = hostService{}
 
-// hostMessage returns a host without its secrets. sessions counts by host id.
+// hostMessage returns a host without its secrets. sessions counts by host id; nil stands
+// for not known.
 func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *lintelv1.Host {
 	m := &lintelv1.Host{
 		Id: h.ID, Etag: h.Etag(), Created: timeMessage(h.Created),
@@ -25,10 +26,13 @@ func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *li
 			Name: h.Name, Initiators: h.Initiators, Nqns: h.NQNs, ChapUser: h.CHAPUser, MutualUser: h.MutualUser, Comment: h.Comment,
 		},
 		Status: &lintelv1.HostStatus{
-			Sessions: uint32(sessions[h.ID]), Luns: uint32(len(state.LUNs(h.ID))),
+			Luns:          uint32(len(state.LUNs(h.ID))),
 			ChapSecretSet: h.CHAPSecret != "", MutualSecretSet: h.MutualSecret != "",
 			DhchapKeySet: h.DHCHAPKey != "", DhchapCtrlKeySet: h.DHCHAPCtrlKey != "", TlsKeySet: h.TLSKey != "",
 		},
+	}
+	if sessions != nil {
+		m.Status.Sessions = new(uint32(sessions[h.ID]))
 	}
 	for _, p := range h.Addresses {
 		text := p.String()
@@ -43,13 +47,14 @@ func hostMessage(state *array.State, h *array.Host, sessions map[string]int) *li
 	return m
 }
 
-// hostSessions counts sessions by host id; where the data plane does not answer, none is known.
+// hostSessions counts sessions by host id; it returns nil where the data plane does not answer.
 func (a *Agent) hostSessions(ctx context.Context) map[string]int {
-	counts := make(map[string]int)
 	sessions, err := a.plane.Sessions(ctx)
 	if err != nil {
 		a.log.Warn("the sessions of hosts are not known", "error", err)
+		return nil
 	}
+	counts := make(map[string]int)
 	for _, s := range sessions {
 		counts[s.HostID]++
 	}
@@ -107,7 +112,7 @@ func (s hostService) CreateHost(ctx context.Context, req *connect.Request[lintel
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&lintelv1.CreateHostResponse{Host: hostMessage(c.state, made, nil), Plan: planMessage(c.plan)}), nil
+	return connect.NewResponse(&lintelv1.CreateHostResponse{Host: hostMessage(c.state, made, s.hostSessions(ctx)), Plan: planMessage(c.plan)}), nil
 }
 
 func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintelv1.UpdateHostRequest]) (*connect.Response[lintelv1.UpdateHostResponse], error) {

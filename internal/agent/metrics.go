@@ -30,6 +30,7 @@ var (
 	metricVolumeSize    = gauge("volume_size_bytes", "Capacity of the volume.", "volume", "pool")
 	metricVolumeUsed    = gauge("volume_used_bytes", "Space the volume takes from its backing store.", "volume", "pool")
 	metricVolumeState   = gauge("volume_state", "1 for the state that the volume is in.", "volume", "pool", "state")
+	metricVolumeFailed  = counter("volume_failed_requests_total", "Reads, writes and flushes that the backing store has failed since the volume was opened.", "volume", "pool")
 	metricVolumeReads   = counter("volume_reads_total", "Commands that read data.", "volume", "pool")
 	metricVolumeWrites  = counter("volume_writes_total", "Commands that wrote data.", "volume", "pool")
 	metricVolumeOthers  = counter("volume_other_commands_total", "Commands that neither read nor wrote data.", "volume", "pool")
@@ -57,7 +58,7 @@ var (
 
 var allMetrics = []metric{
 	metricInfo,
-	metricVolumeSize, metricVolumeUsed, metricVolumeState, metricVolumeReads, metricVolumeWrites, metricVolumeOthers,
+	metricVolumeSize, metricVolumeUsed, metricVolumeState, metricVolumeFailed, metricVolumeReads, metricVolumeWrites, metricVolumeOthers,
 	metricVolumeRead, metricVolumeWritten, metricVolumeErrors, metricReadTime, metricWriteTime, metricInFlight,
 	metricPoolSize, metricPoolFree, metricPoolProvisioned, metricPoolVolumes, metricPoolState, metricTargetUp,
 	metricSessions, metricConnections, metricHostSessions, metricPortalState, metricAlerts, metricBuffers,
@@ -134,9 +135,16 @@ func (c collector) collectPool(send func(metric, float64, ...string), p *array.P
 
 func collectVolume(send func(metric, float64, ...string), p *array.PoolDocument, v *array.Volume, status VolumeStatus) {
 	send(metricVolumeSize, float64(v.Size), v.Name, p.Name)
-	send(metricVolumeUsed, float64(status.UsedBytes), v.Name, p.Name)
-	send(metricVolumeState, truth(status.Online), v.Name, p.Name, "online")
-	send(metricVolumeState, truth(!status.Online), v.Name, p.Name, "offline")
+	if status.Online {
+		send(metricVolumeUsed, float64(status.UsedBytes), v.Name, p.Name)
+		send(metricVolumeFailed, float64(status.Health.Failed), v.Name, p.Name)
+	}
+	for _, s := range []struct {
+		state lintelv1.VolumeState
+		name  string
+	}{{lintelv1.VolumeState_VOLUME_STATE_ONLINE, "online"}, {lintelv1.VolumeState_VOLUME_STATE_DEGRADED, "degraded"}, {lintelv1.VolumeState_VOLUME_STATE_OFFLINE, "offline"}} {
+		send(metricVolumeState, truth(volumeState(status) == s.state), v.Name, p.Name, s.name)
+	}
 }
 
 // collectStats sends the counters; while nobody tells them, there are none.

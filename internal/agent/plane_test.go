@@ -31,6 +31,8 @@ type fakePlane struct {
 	failed   map[string]error
 	sessions []agent.Session
 	inUse    map[string]int // sessions by volume id
+	health   map[string]block.Health
+	access   map[uint16]array.AccessState
 	busy     map[netip.AddrPort]bool
 	applyErr error
 
@@ -42,7 +44,7 @@ var _ agent.DataPlane = (*fakePlane)(nil)
 func newFakePlane(dir string) *fakePlane {
 	return &fakePlane{
 		dir: filepath.Join(dir, pool.PoolsDir), pools: map[string]*pool.Data{}, devices: map[string]block.Device{}, failed: map[string]error{},
-		inUse: map[string]int{}, busy: map[netip.AddrPort]bool{},
+		inUse: map[string]int{}, health: map[string]block.Health{}, busy: map[netip.AddrPort]bool{},
 	}
 }
 
@@ -124,12 +126,15 @@ func (f *fakePlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 	if err := f.answerLocked(); err != nil {
 		return nil, err
 	}
-	st := &agent.Status{Volumes: map[string]agent.VolumeStatus{}, Portals: map[string]agent.PortalStatus{}}
+	st := &agent.Status{Volumes: map[string]agent.VolumeStatus{}, Portals: map[string]agent.PortalStatus{}, Pools: map[string]agent.PoolStatus{}}
 	if slices.Equal(volumes, []string{agent.AllVolumes}) {
 		volumes = slices.AppendSeq(slices.Collect(maps.Keys(f.devices)), maps.Keys(f.failed))
 	}
 	for _, id := range volumes {
 		st.Volumes[id] = f.volumeLocked(id)
+	}
+	for _, p := range f.state.Pools {
+		st.Pools[p.ID] = agent.PoolStatus{Access: f.access}
 	}
 	for _, p := range f.state.Document.Portals {
 		st.Portals[p.ID] = agent.PortalStatus{Listening: p.AddrPort()}
@@ -138,7 +143,7 @@ func (f *fakePlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 }
 
 func (f *fakePlane) volumeLocked(id string) agent.VolumeStatus {
-	s := agent.VolumeStatus{Sessions: f.inUse[id]}
+	s := agent.VolumeStatus{Sessions: f.inUse[id], Health: f.health[id]}
 	if d := f.devices[id]; d != nil {
 		used, _ := d.Used()
 		s.Online, s.UsedBytes = true, uint64(used)

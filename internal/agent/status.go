@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+
+	"lintel.io/lintel/internal/array"
 )
 
 // view is the status that the data plane told, or why it told none.
@@ -26,6 +28,30 @@ func (v view) notServed() string {
 		return ""
 	}
 	return "not served: " + v.err.Error()
+}
+
+// knowsVolume reports whether the data plane has told how a volume does.
+func (v view) knowsVolume(id string) bool {
+	_, ok := v.status.Volumes[id]
+	return ok
+}
+
+// knowsPortal reports whether the data plane has told how a portal does.
+func (v view) knowsPortal(id string) bool {
+	_, ok := v.status.Portals[id]
+	return ok
+}
+
+// access returns the access state of a pool through a port group that is in effect, empty where
+// it is not known.
+func (v view) access(p *array.PoolDocument, g *array.PortGroup) array.AccessState {
+	switch access := v.pool(p.ID).Access; {
+	case v.err != nil:
+		return ""
+	case access != nil:
+		return access[g.ID]
+	}
+	return g.State(p.ID)
 }
 
 func (v view) volume(id string) VolumeStatus {

@@ -31,7 +31,7 @@ func (a *Agent) targetMessage(ctx context.Context, state *array.State) *lintelv1
 	}
 	status := a.look(ctx)
 	for _, p := range state.Document.Portals {
-		m.Portals = append(m.Portals, portalMessage(p, status.portal(p.ID)))
+		m.Portals = append(m.Portals, portalMessage(p, status))
 	}
 	slices.SortFunc(m.Portals, func(x, y *lintelv1.Portal) int {
 		return cmp.Or(cmp.Compare(x.Spec.Address, y.Spec.Address), cmp.Compare(x.Spec.Port, y.Spec.Port))
@@ -40,21 +40,27 @@ func (a *Agent) targetMessage(ctx context.Context, state *array.State) *lintelv1
 		g := &t.PortGroups[i]
 		group := &lintelv1.PortGroup{Id: uint32(g.ID), Head: g.Head}
 		for _, p := range state.Pools {
-			group.Pools = append(group.Pools, &lintelv1.PoolAccess{Pool: p.Name, State: messageOf(accessStates, g.State(p.ID))})
+			group.Pools = append(group.Pools, &lintelv1.PoolAccess{
+				Pool: p.Name, State: messageOf(accessStates, g.State(p.ID)), Effective: messageOf(accessStates, status.access(p, g)),
+			})
 		}
 		m.PortGroups = append(m.PortGroups, group)
 	}
 	return m
 }
 
-func portalMessage(p *array.Portal, s PortalStatus) *lintelv1.Portal {
+func portalMessage(p *array.Portal, status view) *lintelv1.Portal {
+	s := status.portal(p.ID)
 	m := &lintelv1.Portal{
-		Id: p.ID, Etag: p.Etag(), Sessions: uint32(s.Sessions), Reason: s.Reason,
+		Id: p.ID, Etag: p.Etag(), Reason: s.Reason,
 		Spec: &lintelv1.PortalSpec{
 			Address: p.Address.String(), Port: uint32(p.Port), Tag: uint32(p.Tag), PortGroup: uint32(p.Group),
 			Protocol: messageOf(protocols, p.Protocol), Tls: lintelv1.TlsMode_TLS_MODE_OFF,
 		},
 		State: lintelv1.PortalState_PORTAL_STATE_FAILED,
+	}
+	if status.knowsPortal(p.ID) {
+		m.Sessions = new(uint32(s.Sessions))
 	}
 	if p.TLS {
 		m.Spec.Tls = lintelv1.TlsMode_TLS_MODE_REQUIRED
@@ -163,7 +169,7 @@ func (s targetService) AddPortal(ctx context.Context, req *connect.Request[linte
 	if err != nil {
 		return nil, err
 	}
-	portal := portalMessage(made, s.look(ctx).portal(made.ID))
+	portal := portalMessage(made, s.look(ctx))
 	if portal.GetReason() != "" {
 		c.plan.Warnings = append(c.plan.Warnings, "the portal does not listen: "+portal.GetReason())
 	}

@@ -20,7 +20,8 @@ type volumeService struct{ *Agent }
 
 var _ lintelv1connect.VolumeServiceHandler = volumeService{}
 
-func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings int, s VolumeStatus) *lintelv1.Volume {
+func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings int, status view) *lintelv1.Volume {
+	s := status.volume(v.ID)
 	m := &lintelv1.Volume{
 		Id: v.ID, Etag: v.Etag(), Created: timeMessage(v.Created),
 		Spec: &lintelv1.VolumeSpec{
@@ -33,12 +34,27 @@ func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings i
 		},
 		Status: &lintelv1.VolumeStatus{Mappings: uint32(mappings), Nguid: v.NGUID(), Uuid: v.UUID()},
 	}
-	m.Status.State, m.Status.Reason = lintelv1.VolumeState_VOLUME_STATE_ONLINE, s.Reason
-	if !s.Online {
-		m.Status.State = lintelv1.VolumeState_VOLUME_STATE_OFFLINE
+	m.Status.State, m.Status.Reason = volumeState(s), s.Reason
+	if fault := s.Health.Fault; s.Online && fault != nil {
+		m.Status.Reason, m.Status.DegradedSince = fault.Reason, timeMessage(fault.Since)
 	}
-	m.Status.UsedBytes, m.Status.Sessions = s.UsedBytes, uint32(s.Sessions)
+	if s.Online {
+		m.Status.UsedBytes, m.Status.FailedRequests = new(s.UsedBytes), new(s.Health.Failed)
+	}
+	if status.knowsVolume(v.ID) {
+		m.Status.Sessions = new(uint32(s.Sessions))
+	}
 	return m
+}
+
+func volumeState(s VolumeStatus) lintelv1.VolumeState {
+	switch {
+	case !s.Online:
+		return lintelv1.VolumeState_VOLUME_STATE_OFFLINE
+	case s.Health.Fault != nil:
+		return lintelv1.VolumeState_VOLUME_STATE_DEGRADED
+	}
+	return lintelv1.VolumeState_VOLUME_STATE_ONLINE
 }
 
 // mappingCounts returns the number of mappings by volume id.
@@ -64,7 +80,7 @@ func (s volumeService) ListVolumes(ctx context.Context, req *connect.Request[lin
 			continue
 		}
 		for _, v := range p.Volumes {
-			resp.Volumes = append(resp.Volumes, s.volumeMessage(v, p, counts[v.ID], status.volume(v.ID)))
+			resp.Volumes = append(resp.Volumes, s.volumeMessage(v, p, counts[v.ID], status))
 		}
 	}
 	slices.SortFunc(resp.Volumes, func(a, b *lintelv1.Volume) int { return cmp.Compare(a.Spec.Name, b.Spec.Name) })
@@ -163,7 +179,7 @@ func (s volumeService) CreateVolume(ctx context.Context, req *connect.Request[li
 // volumeAs returns the message of a volume as a state has it.
 func (a *Agent) volumeAs(ctx context.Context, state *array.State, v *array.Volume) *lintelv1.Volume {
 	now, p := state.VolumeByID(v.ID)
-	return a.volumeMessage(now, p, len(state.MappingsOf(v.ID)), a.look(ctx, v.ID).volume(v.ID))
+	return a.volumeMessage(now, p, len(state.MappingsOf(v.ID)), a.look(ctx, v.ID))
 }
 
 func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[lintelv1.UpdateVolumeRequest]) (*connect.Response[lintelv1.UpdateVolumeResponse], error) {

@@ -198,17 +198,17 @@ func TestVolumeKinds(t *testing.T) {
 	r.createVolume(&lintelv1.VolumeSpec{Name: "mem1", SizeBytes: gib, Kind: lintelv1.VolumeKind_VOLUME_KIND_MEM, BlockSize: 4096})
 	thick := r.createVolume(&lintelv1.VolumeSpec{Name: "thick1", SizeBytes: 4 << 20, Thin: new(false)})
 	thin := r.createVolume(&lintelv1.VolumeSpec{Name: "thin1", SizeBytes: 4 << 20})
-	if thick.Status.UsedBytes < 4<<20 || thin.Status.UsedBytes != 0 {
-		t.Errorf("used: thick %d, thin %d", thick.Status.UsedBytes, thin.Status.UsedBytes)
+	if thick.Status.GetUsedBytes() < 4<<20 || thin.Status.GetUsedBytes() != 0 {
+		t.Errorf("used: thick %d, thin %d", thick.Status.GetUsedBytes(), thin.Status.GetUsedBytes())
 	}
 	got := call(r, r.volumes.UpdateVolume, &lintelv1.UpdateVolumeRequest{Name: "thin1", Spec: &lintelv1.VolumeSpec{Thin: new(false)}, UpdateMask: mask("thin")}).Volume
-	if got.Status.UsedBytes < 4<<20 {
-		t.Errorf("a volume made thick uses %d bytes", got.Status.UsedBytes)
+	if got.Status.GetUsedBytes() < 4<<20 {
+		t.Errorf("a volume made thick uses %d bytes", got.Status.GetUsedBytes())
 	}
 	for _, name := range []string{"thick1", "thin1"} {
 		got := call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: name, SizeBytes: 12 << 20}).Volume
-		if got.Status.UsedBytes < 12<<20 {
-			t.Errorf("%s, which is thick, uses %d bytes after it was grown to 12 MiB", name, got.Status.UsedBytes)
+		if got.Status.GetUsedBytes() < 12<<20 {
+			t.Errorf("%s, which is thick, uses %d bytes after it was grown to 12 MiB", name, got.Status.GetUsedBytes())
 		}
 	}
 	call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: "mem1", SizeBytes: 2 * gib})

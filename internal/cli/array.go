@@ -121,6 +121,7 @@ var alertColumns = []column[*lintelv1.Alert]{
 	}},
 	{head: "CODE", text: (*lintelv1.Alert).GetCode},
 	{head: "SUBJECT", text: (*lintelv1.Alert).GetSubject},
+	{head: "SINCE", text: func(al *lintelv1.Alert) string { return timeText(al.GetSince()) }},
 	{head: "WHAT", text: (*lintelv1.Alert).GetText},
 	{head: "DO", text: (*lintelv1.Alert).GetHint},
 }

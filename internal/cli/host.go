@@ -138,7 +138,7 @@ var hostColumns = []column[*lintelv1.Host]{
 	{head: "CHAP", text: func(h *lintelv1.Host) string { return chapWord(h.GetSpec()) }},
 	{head: "DHCHAP", text: dhchapWord},
 	{head: "LUNS", right: true, text: func(h *lintelv1.Host) string { return fmt.Sprint(h.GetStatus().GetLuns()) }},
-	{head: "SESSIONS", right: true, text: func(h *lintelv1.Host) string { return fmt.Sprint(h.GetStatus().GetSessions()) }},
+	{head: "SESSIONS", right: true, text: func(h *lintelv1.Host) string { return known(h.GetStatus().Sessions, countText[uint32]) }},
 	{head: "GROUPS", text: func(h *lintelv1.Host) string { return joinFew(h.GetStatus().GetGroups(), 3) }},
 	{head: "ADDRESSES", text: func(h *lintelv1.Host) string { return joinFew(h.GetSpec().GetAddresses(), 2) }},
 	{head: "INITIATORS", text: func(h *lintelv1.Host) string { return joinFew(initiatorNames(h.GetSpec()), 2) }},
@@ -221,7 +221,7 @@ func describeHost(h *lintelv1.Host) []detail {
 		detail{"tls", tlsWord(h)},
 		detail{"groups", strings.Join(status.GetGroups(), " ")},
 		detail{"luns", fmt.Sprint(status.GetLuns())},
-		detail{"sessions", fmt.Sprint(status.GetSessions())},
+		detail{"sessions", orUnknown(known(status.Sessions, countText[uint32]))},
 		detail{"comment", spec.GetComment()},
 		detail{"created", timeText(h.GetCreated())},
 		detail{"id", h.GetId()},
@@ -368,7 +368,7 @@ removes those too.`,
 				return err
 			}
 			status := got.GetHost().GetStatus()
-			if err := a.confirm(ch, "This forgets host %s, which sees %s in %s", args[0], plural(int(status.GetLuns()), "LUN"), plural(int(status.GetSessions()), "session")); err != nil {
+			if err := a.confirm(ch, "This forgets host %s, which sees %s in %s", args[0], plural(int(status.GetLuns()), "LUN"), sessionsText(status.Sessions)); err != nil {
 				return err
 			}
 			res, err := call(ctx, c.hosts.DeleteHost, &lintelv1.DeleteHostRequest{Name: args[0], Etag: got.GetHost().GetEtag(), Force: force, DryRun: ch.dry})

@@ -33,7 +33,7 @@ func TestDocumentIsStable(t *testing.T) {
 	const want = `{"id":"v1","etag":"v1.3","created":"2026-11-22T08:00:00.5Z","spec":{"name":"db1","pool":"","size_bytes":70368744177664,` +
 		`"kind":"file","path":"","block_size":0,"physical_exponent":null,"naa_id":"","eui64_id":"","t10_dev_id":"","usn":"","vendor":"",` +
 		`"product":"","revision":"","rotational":false,"thin":false,"read_only":false,"write_through":false,"thin_threshold_percent":0,"comment":""},` +
-		`"status":{"state":"online","reason":"","used_bytes":0,"sessions":0,"mappings":0,"nguid":"","uuid":""}}`
+		`"status":{"state":"online","reason":"","used_bytes":null,"sessions":null,"mappings":0,"nguid":"","uuid":"","degraded_since":null,"failed_requests":null}}`
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

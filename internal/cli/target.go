@@ -54,14 +54,34 @@ func describeTarget(t *lintelv1.Target) []detail {
 			speaks += " with TLS"
 		}
 		details = append(details, detail{"portal", fmt.Sprintf("%s %s tag %d in port group %d, %s, %s", portalName(p), speaks, p.GetSpec().GetTag(), p.GetSpec().GetPortGroup(),
-			stateText(word(p.GetState()), p.GetReason()), plural(int(p.GetSessions()), "session"))})
+			stateText(word(p.GetState()), p.GetReason()), sessionsText(p.Sessions))})
 	}
 	for _, g := range t.GetPortGroups() {
 		for _, access := range g.GetPools() {
-			details = append(details, detail{"access", fmt.Sprintf("pool %s through port group %d (%s): %s", access.GetPool(), g.GetId(), g.GetHead(), word(access.GetState()))})
+			details = append(details, detail{"access", fmt.Sprintf("pool %s through port group %d (%s): %s", access.GetPool(), g.GetId(), g.GetHead(), accessText(access))})
 		}
 	}
 	return details
+}
+
+// accessText is the access state in effect, beside the administrator's choice where that is another.
+func accessText(access *lintelv1.PoolAccess) string {
+	chosen, effective := word(access.GetState()), word(access.GetEffective())
+	switch access.GetEffective() {
+	case access.GetState():
+		return chosen
+	case lintelv1.AccessState_ACCESS_STATE_UNSPECIFIED:
+		return chosen + " chosen, what is in effect is unknown"
+	}
+	return effective + ", set by a host; chosen is " + chosen
+}
+
+// sessionsText is a number of sessions in words.
+func sessionsText(n *uint32) string {
+	if n == nil {
+		return "sessions unknown"
+	}
+	return plural(int(*n), "session")
 }
 
 func chapAlgorithms(list []lintelv1.ChapAlgorithm) string {
@@ -240,7 +260,7 @@ var portalColumns = []column[*lintelv1.Portal]{
 	{head: "STATE", text: func(p *lintelv1.Portal) string { return word(p.GetState()) }, style: func(p *lintelv1.Portal) style {
 		return goodIf(p.GetState() == lintelv1.PortalState_PORTAL_STATE_LISTENING)
 	}},
-	{head: "SESSIONS", right: true, text: func(p *lintelv1.Portal) string { return fmt.Sprint(p.GetSessions()) }},
+	{head: "SESSIONS", right: true, text: func(p *lintelv1.Portal) string { return known(p.Sessions, countText[uint32]) }},
 	{head: "REASON", text: (*lintelv1.Portal).GetReason},
 }
 

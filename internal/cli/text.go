@@ -57,6 +57,25 @@ func timeText(t *timestamppb.Timestamp) string {
 	return t.AsTime().Format(time.RFC3339)
 }
 
+// known is a number that the array may not know; the cell is then empty, which prints as a dash.
+func known[N any](n *N, text func(N) string) string {
+	if n == nil {
+		return ""
+	}
+	return text(*n)
+}
+
+// countText is a number of sessions or the like.
+func countText[N uint32 | uint64](n N) string { return fmt.Sprint(n) }
+
+// orUnknown is the text of a detail that the array may not know.
+func orUnknown(text string) string {
+	if text == "" {
+		return "unknown"
+	}
+	return text
+}
+
 // plural writes a number with its noun.
 func plural(n int, noun string) string {
 	if n == 1 {

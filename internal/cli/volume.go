@@ -127,7 +127,7 @@ func (a *app) volumeList() *cobra.Command {
 var volumeColumns = []column[*lintelv1.Volume]{
 	{head: "NAME", text: func(v *lintelv1.Volume) string { return v.GetSpec().GetName() }},
 	{head: "SIZE", right: true, text: func(v *lintelv1.Volume) string { return formatSize(v.GetSpec().GetSizeBytes()) }},
-	{head: "USED", right: true, text: func(v *lintelv1.Volume) string { return formatSize(v.GetStatus().GetUsedBytes()) }},
+	{head: "USED", right: true, text: func(v *lintelv1.Volume) string { return known(v.GetStatus().UsedBytes, formatSize) }},
 	{head: "KIND", text: func(v *lintelv1.Volume) string { return word(v.GetSpec().GetKind()) }},
 	{head: "POOL", text: func(v *lintelv1.Volume) string { return v.GetSpec().GetPool() }},
 	{head: "STATE", text: func(v *lintelv1.Volume) string { return word(v.GetStatus().GetState()) }, style: func(v *lintelv1.Volume) style {
@@ -135,7 +135,7 @@ var volumeColumns = []column[*lintelv1.Volume]{
 	}},
 	{head: "ACCESS", text: func(v *lintelv1.Volume) string { return accessWord(v.GetSpec().GetReadOnly()) }},
 	{head: "MAPPINGS", right: true, text: func(v *lintelv1.Volume) string { return fmt.Sprint(v.GetStatus().GetMappings()) }},
-	{head: "SESSIONS", right: true, text: func(v *lintelv1.Volume) string { return fmt.Sprint(v.GetStatus().GetSessions()) }},
+	{head: "SESSIONS", right: true, text: func(v *lintelv1.Volume) string { return known(v.GetStatus().Sessions, countText[uint32]) }},
 	{head: "NAA", text: func(v *lintelv1.Volume) string { return v.GetSpec().GetNaaId() }},
 }
 
@@ -174,8 +174,10 @@ func describeVolume(v *lintelv1.Volume) []detail {
 	return []detail{
 		{"name", spec.GetName()},
 		{"size", sizeText(spec.GetSizeBytes())},
-		{"used", sizeText(status.GetUsedBytes())},
+		{"used", orUnknown(known(status.UsedBytes, sizeText))},
 		{"state", stateText(word(status.GetState()), status.GetReason())},
+		{"degraded since", timeText(status.GetDegradedSince())},
+		{"failed I/O", failedText(status.GetFailedRequests())},
 		{"pool", spec.GetPool()},
 		{"kind", word(spec.GetKind())},
 		{"path", spec.GetPath()},
@@ -193,11 +195,19 @@ func describeVolume(v *lintelv1.Volume) []detail {
 		{"usn", spec.GetUsn()},
 		{"inquiry", strings.Join([]string{spec.GetVendor(), spec.GetProduct(), spec.GetRevision()}, " / ")},
 		{"mappings", fmt.Sprint(status.GetMappings())},
-		{"sessions", fmt.Sprint(status.GetSessions())},
+		{"sessions", orUnknown(known(status.Sessions, countText[uint32]))},
 		{"comment", spec.GetComment()},
 		{"created", timeText(v.GetCreated())},
 		{"id", v.GetId()},
 	}
+}
+
+// failedText tells how many requests the storage below a volume has failed; nothing for none.
+func failedText(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return plural(int(n), "request") + " since the volume was opened"
 }
 
 func (a *app) volumeResize() *cobra.Command {
@@ -338,7 +348,7 @@ touched.`,
 
 func deleteWarning(v *lintelv1.Volume, force bool) string {
 	spec, status := v.GetSpec(), v.GetStatus()
-	warning := fmt.Sprintf("This destroys volume %s (%s, %s used) and its data", spec.GetName(), formatSize(spec.GetSizeBytes()), formatSize(status.GetUsedBytes()))
+	warning := fmt.Sprintf("This destroys volume %s (%s, %s used) and its data", spec.GetName(), formatSize(spec.GetSizeBytes()), orUnknown(known(status.UsedBytes, formatSize)))
 	if spec.GetKind() == lintelv1.VolumeKind_VOLUME_KIND_DISK {
 		warning = fmt.Sprintf("This forgets volume %s; the data on %s stays", spec.GetName(), spec.GetPath())
 	}

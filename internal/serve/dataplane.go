@@ -151,7 +151,7 @@ func (d *dataPlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 		if opened, err := d.pool(p.ID); err != nil {
 			status.Pools[p.ID] = agent.PoolStatus{Reason: err.Error()}
 		} else {
-			status.Pools[p.ID] = poolStatus(opened)
+			status.Pools[p.ID] = poolStatus(opened, d.target.Access(p.ID))
 		}
 		for _, v := range p.Volumes {
 			if all || slices.Contains(volumes, v.ID) {
@@ -165,8 +165,8 @@ func (d *dataPlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 	return status, nil
 }
 
-func poolStatus(p *pool.Data) agent.PoolStatus {
-	s := agent.PoolStatus{Problems: p.Problems()}
+func poolStatus(p *pool.Data, access map[uint16]array.AccessState) agent.PoolStatus {
+	s := agent.PoolStatus{Problems: p.Problems(), Access: access}
 	if err := p.Err(); err != nil {
 		s.Reason = err.Error()
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/iscsi"
 	"lintel.io/lintel/internal/nvme"
 	"lintel.io/lintel/internal/unit"
@@ -18,6 +19,7 @@ type VolumeStatus struct {
 	Reason    string // why it is not online
 	UsedBytes uint64 // space taken from the backing store
 	Sessions  int    // sessions that see it
+	Health    block.Health
 }
 
 // Volume returns how a volume does; the zero value for one it does not have.
@@ -42,8 +44,29 @@ func (t *Target) Volume(id string) VolumeStatus {
 		s.Online, s.Reason = false, err.Error()
 		return s
 	}
-	s.UsedBytes = uint64(used)
+	s.UsedBytes, s.Health = uint64(used), u.Health()
 	return s
+}
+
+// Access returns the access states of a pool's volumes that are in effect, by target port
+// group: what initiators have set included. It is nil for a pool that it does not present.
+func (t *Target) Access(poolID string) map[uint16]array.AccessState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.groups[poolID]
+	if g == nil {
+		return nil
+	}
+	states := map[uint16]array.AccessState{}
+	for i := range t.state.Document.Target.PortGroups {
+		id := t.state.Document.Target.PortGroups[i].ID
+		for word, state := range accessStates {
+			if state == g.State(id) {
+				states[id] = word
+			}
+		}
+	}
+	return states
 }
 
 // PortalStatus is how a portal does.

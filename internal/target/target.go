@@ -270,7 +270,8 @@ var accessStates = map[array.AccessState]unit.AccessState{
 	array.Transitioning: unit.Transitioning,
 }
 
-// retry opens what could not be opened so far, and watches how thin volumes fill.
+// retry opens what could not be opened so far, and watches how thin volumes fill and what
+// storage fails.
 func (t *Target) retry() {
 	defer t.done.Done()
 	tick := time.NewTicker(t.cfg.Retry)
@@ -284,12 +285,14 @@ func (t *Target) retry() {
 		t.apply.Lock()
 		t.mu.Lock()
 		state := t.state
-		var waiting, thin []*volume
+		var waiting, thin, open []*volume
 		for _, v := range t.volumes {
-			switch {
-			case v.late != nil && v.late.missing():
+			if v.late != nil && v.late.missing() {
 				waiting = append(waiting, v)
-			case v.spec.ThinThreshold > 0:
+				continue
+			}
+			open = append(open, v)
+			if v.spec.ThinThreshold > 0 {
 				thin = append(thin, v)
 			}
 		}
@@ -298,6 +301,9 @@ func (t *Target) retry() {
 			if err := v.lu.CheckThinThreshold(); err != nil {
 				t.log.Warn("the used space of a thin volume is unknown", "volume", v.spec.Name, "error", err)
 			}
+		}
+		for _, v := range open {
+			t.logFault(v)
 		}
 		for _, v := range waiting {
 			t.reopen(v)

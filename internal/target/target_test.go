@@ -23,6 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type memPool struct {
 	mu      sync.Mutex
 	missing map[string]bool
+	wrap    func(block.Device) block.Device // nil for none
 	blobs   map[string][]byte
 }
 
@@ -35,6 +36,9 @@ func (p *memPool) OpenVolume(v *array.Volume) (block.Device, error) {
 	defer p.mu.Unlock()
 	if p.missing[v.ID] {
 		return nil, errors.New("the backing store is not there")
+	}
+	if p.wrap != nil {
+		return p.wrap(block.NewMem(int64(v.Size))), nil
 	}
 	return block.NewMem(int64(v.Size)), nil
 }

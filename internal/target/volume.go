@@ -22,6 +22,8 @@ type volume struct {
 	pool *array.PoolDocument
 	lu   *scsi.LogicalUnit
 	late *late // nil where the device was there from the start
+
+	fault block.FaultKind // that was logged last; of the goroutine that runs retry
 }
 
 // applyVolumes opens new volumes and changes those that differ.
@@ -181,6 +183,19 @@ func (t *Target) reopen(v *volume) {
 	v.late.absent(err)
 }
 
+// logFault logs once that what lies below a volume fails, and that it does no more.
+func (t *Target) logFault(v *volume) {
+	f := v.lu.Unit().Health().Fault
+	switch {
+	case f == nil && v.fault != "":
+		v.fault = ""
+		t.log.Info("the storage of a volume fails no more", "volume", v.spec.Name)
+	case f != nil && v.fault != f.Kind:
+		v.fault = f.Kind
+		t.log.Error("the storage of a volume fails", "volume", v.spec.Name, "fault", f.Kind, "since", f.Since, "error", f.Reason)
+	}
+}
+
 // attributes translates the document's identity and settings.
 func (t *Target) attributes(v *array.Volume) (unit.Attributes, error) {
 	naa, err := hex.DecodeString(v.NAA)
@@ -231,7 +246,10 @@ type late struct {
 	real   atomic.Pointer[block.Device]
 }
 
-var _ block.Device = (*late)(nil)
+var (
+	_ block.Device  = (*late)(nil)
+	_ block.Monitor = (*late)(nil)
+)
 
 func newLate(v *array.Volume, reason error) *late {
 	l := &late{
@@ -291,6 +309,14 @@ func (l *late) Used() (int64, error) {
 		return (*d).Used()
 	}
 	return 0, l.gone(block.Read)
+}
+
+// Health implements block.Monitor.
+func (l *late) Health() block.Health {
+	if d := l.real.Load(); d != nil {
+		return block.HealthOf(*d)
+	}
+	return block.Health{}
 }
 
 func (l *late) Close() error {

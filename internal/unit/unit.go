@@ -160,6 +160,9 @@ func (u *Unit) Device() block.Device {
 	return u.dev
 }
 
+// Health returns how what lies below the unit's device does. It may block.
+func (u *Unit) Health() block.Health { return block.HealthOf(u.dev) }
+
 // Group returns the group that the unit belongs to.
 func (u *Unit) Group() *Group { return u.group }
 

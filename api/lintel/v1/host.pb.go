@@ -183,8 +183,9 @@ func (x *HostSpec) GetTlsKey() string {
 // HostStatus is what the array reports.
 type HostStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of sessions of the host.
-	Sessions uint32 `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Number of sessions of the host; absent where it is not known, as while the target
+	// does not answer.
+	Sessions *uint32 `protobuf:"varint,1,opt,name=sessions,proto3,oneof" json:"sessions,omitempty"`
 	// Number of LUNs the host sees, through its groups too.
 	Luns uint32 `protobuf:"varint,2,opt,name=luns,proto3" json:"luns,omitempty"`
 	// Host groups it is in, ordered by name.
@@ -229,8 +230,8 @@ func (*HostStatus) Descriptor() ([]byte, []int) {
 }
 
 func (x *HostStatus) GetSessions() uint32 {
-	if x != nil {
-		return x.Sessions
+	if x != nil && x.Sessions != nil {
+		return *x.Sessions
 	}
 	return 0
 }
@@ -902,17 +903,18 @@ const file_lintel_v1_host_proto_rawDesc = "" +
 	"dhchap_key\x18\n" +
 	" \x01(\tB\x03\x80\x01\x01R\tdhchapKey\x12+\n" +
 	"\x0fdhchap_ctrl_key\x18\v \x01(\tB\x03\x80\x01\x01R\rdhchapCtrlKey\x12\x1c\n" +
-	"\atls_key\x18\f \x01(\tB\x03\x80\x01\x01R\x06tlsKey\"\x9d\x02\n" +
+	"\atls_key\x18\f \x01(\tB\x03\x80\x01\x01R\x06tlsKey\"\xaf\x02\n" +
 	"\n" +
-	"HostStatus\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions\x12\x12\n" +
+	"HostStatus\x12\x1f\n" +
+	"\bsessions\x18\x01 \x01(\rH\x00R\bsessions\x88\x01\x01\x12\x12\n" +
 	"\x04luns\x18\x02 \x01(\rR\x04luns\x12\x16\n" +
 	"\x06groups\x18\x03 \x03(\tR\x06groups\x12&\n" +
 	"\x0fchap_secret_set\x18\x04 \x01(\bR\rchapSecretSet\x12*\n" +
 	"\x11mutual_secret_set\x18\x05 \x01(\bR\x0fmutualSecretSet\x12$\n" +
 	"\x0edhchap_key_set\x18\x06 \x01(\bR\fdhchapKeySet\x12-\n" +
 	"\x13dhchap_ctrl_key_set\x18\a \x01(\bR\x10dhchapCtrlKeySet\x12\x1e\n" +
-	"\vtls_key_set\x18\b \x01(\bR\ttlsKeySet\"\xb8\x01\n" +
+	"\vtls_key_set\x18\b \x01(\bR\ttlsKeySetB\v\n" +
+	"\t_sessions\"\xb8\x01\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +
@@ -1027,6 +1029,7 @@ func file_lintel_v1_host_proto_init() {
 		return
 	}
 	file_lintel_v1_common_proto_init()
+	file_lintel_v1_host_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -89,7 +89,9 @@ type Alert struct {
 	// One sentence.
 	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
 	// What to do.
-	Hint          string `protobuf:"bytes,5,opt,name=hint,proto3" json:"hint,omitempty"`
+	Hint string `protobuf:"bytes,5,opt,name=hint,proto3" json:"hint,omitempty"`
+	// When it began; absent where that is not known.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -157,6 +159,13 @@ func (x *Alert) GetHint() string {
 		return x.Hint
 	}
 	return ""
+}
+
+func (x *Alert) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // ArraySpec is what the administrator sets.
@@ -714,13 +723,14 @@ var File_lintel_v1_system_proto protoreflect.FileDescriptor
 
 const file_lintel_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x16lintel/v1/system.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\x8e\x01\n" +
+	"\x16lintel/v1/system.proto\x12\tlintel.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lintel/v1/common.proto\"\xc0\x01\n" +
 	"\x05Alert\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12/\n" +
 	"\bseverity\x18\x02 \x01(\x0e2\x13.lintel.v1.SeverityR\bseverity\x12\x18\n" +
 	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x12\n" +
-	"\x04hint\x18\x05 \x01(\tR\x04hint\">\n" +
+	"\x04hint\x18\x05 \x01(\tR\x04hint\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\">\n" +
 	"\tArraySpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -799,28 +809,29 @@ var file_lintel_v1_system_proto_goTypes = []any{
 }
 var file_lintel_v1_system_proto_depIdxs = []int32{
 	0,  // 0: lintel.v1.Alert.severity:type_name -> lintel.v1.Severity
-	12, // 1: lintel.v1.Array.created:type_name -> google.protobuf.Timestamp
-	2,  // 2: lintel.v1.Array.spec:type_name -> lintel.v1.ArraySpec
-	12, // 3: lintel.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
-	1,  // 4: lintel.v1.GetHealthResponse.alerts:type_name -> lintel.v1.Alert
-	3,  // 5: lintel.v1.GetArrayResponse.array:type_name -> lintel.v1.Array
-	2,  // 6: lintel.v1.UpdateArrayRequest.spec:type_name -> lintel.v1.ArraySpec
-	13, // 7: lintel.v1.UpdateArrayRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 8: lintel.v1.UpdateArrayResponse.array:type_name -> lintel.v1.Array
-	14, // 9: lintel.v1.UpdateArrayResponse.plan:type_name -> lintel.v1.Plan
-	4,  // 10: lintel.v1.SystemService.GetInfo:input_type -> lintel.v1.GetInfoRequest
-	6,  // 11: lintel.v1.SystemService.GetHealth:input_type -> lintel.v1.GetHealthRequest
-	8,  // 12: lintel.v1.SystemService.GetArray:input_type -> lintel.v1.GetArrayRequest
-	10, // 13: lintel.v1.SystemService.UpdateArray:input_type -> lintel.v1.UpdateArrayRequest
-	5,  // 14: lintel.v1.SystemService.GetInfo:output_type -> lintel.v1.GetInfoResponse
-	7,  // 15: lintel.v1.SystemService.GetHealth:output_type -> lintel.v1.GetHealthResponse
-	9,  // 16: lintel.v1.SystemService.GetArray:output_type -> lintel.v1.GetArrayResponse
-	11, // 17: lintel.v1.SystemService.UpdateArray:output_type -> lintel.v1.UpdateArrayResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 1: lintel.v1.Alert.since:type_name -> google.protobuf.Timestamp
+	12, // 2: lintel.v1.Array.created:type_name -> google.protobuf.Timestamp
+	2,  // 3: lintel.v1.Array.spec:type_name -> lintel.v1.ArraySpec
+	12, // 4: lintel.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
+	1,  // 5: lintel.v1.GetHealthResponse.alerts:type_name -> lintel.v1.Alert
+	3,  // 6: lintel.v1.GetArrayResponse.array:type_name -> lintel.v1.Array
+	2,  // 7: lintel.v1.UpdateArrayRequest.spec:type_name -> lintel.v1.ArraySpec
+	13, // 8: lintel.v1.UpdateArrayRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 9: lintel.v1.UpdateArrayResponse.array:type_name -> lintel.v1.Array
+	14, // 10: lintel.v1.UpdateArrayResponse.plan:type_name -> lintel.v1.Plan
+	4,  // 11: lintel.v1.SystemService.GetInfo:input_type -> lintel.v1.GetInfoRequest
+	6,  // 12: lintel.v1.SystemService.GetHealth:input_type -> lintel.v1.GetHealthRequest
+	8,  // 13: lintel.v1.SystemService.GetArray:input_type -> lintel.v1.GetArrayRequest
+	10, // 14: lintel.v1.SystemService.UpdateArray:input_type -> lintel.v1.UpdateArrayRequest
+	5,  // 15: lintel.v1.SystemService.GetInfo:output_type -> lintel.v1.GetInfoResponse
+	7,  // 16: lintel.v1.SystemService.GetHealth:output_type -> lintel.v1.GetHealthResponse
+	9,  // 17: lintel.v1.SystemService.GetArray:output_type -> lintel.v1.GetArrayResponse
+	11, // 18: lintel.v1.SystemService.UpdateArray:output_type -> lintel.v1.UpdateArrayResponse
+	15, // [15:19] is the sub-list for method output_type
+	11, // [11:15] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_system_proto_init() }

@@ -435,8 +435,9 @@ type Portal struct {
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Address and port it listens on in fact, such as "127.0.0.1:3260".
 	Listening string `protobuf:"bytes,6,opt,name=listening,proto3" json:"listening,omitempty"`
-	// Number of sessions through it.
-	Sessions      uint32 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Number of sessions through it; absent where it is not known, as while the target
+	// does not answer.
+	Sessions      *uint32 `protobuf:"varint,7,opt,name=sessions,proto3,oneof" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,17 +515,21 @@ func (x *Portal) GetListening() string {
 }
 
 func (x *Portal) GetSessions() uint32 {
-	if x != nil {
-		return x.Sessions
+	if x != nil && x.Sessions != nil {
+		return *x.Sessions
 	}
 	return 0
 }
 
 // PoolAccess is the access state of a pool's volumes.
 type PoolAccess struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pool          string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	State         AccessState            `protobuf:"varint,2,opt,name=state,proto3,enum=lintel.v1.AccessState" json:"state,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pool  string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// What the administrator has chosen.
+	State AccessState `protobuf:"varint,2,opt,name=state,proto3,enum=lintel.v1.AccessState" json:"state,omitempty"`
+	// What is in effect: a host may have set another one since, with SET TARGET PORT
+	// GROUPS. Unspecified where it is not known, as while the target does not answer.
+	Effective     AccessState `protobuf:"varint,3,opt,name=effective,proto3,enum=lintel.v1.AccessState" json:"effective,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,6 +574,13 @@ func (x *PoolAccess) GetPool() string {
 func (x *PoolAccess) GetState() AccessState {
 	if x != nil {
 		return x.State
+	}
+	return AccessState_ACCESS_STATE_UNSPECIFIED
+}
+
+func (x *PoolAccess) GetEffective() AccessState {
+	if x != nil {
+		return x.Effective
 	}
 	return AccessState_ACCESS_STATE_UNSPECIFIED
 }
@@ -1302,19 +1314,21 @@ const file_lintel_v1_target_proto_rawDesc = "" +
 	"\bprotocol\x18\x04 \x01(\x0e2\x13.lintel.v1.ProtocolR\bprotocol\x12\x1d\n" +
 	"\n" +
 	"port_group\x18\x05 \x01(\rR\tportGroup\x12$\n" +
-	"\x03tls\x18\x06 \x01(\x0e2\x12.lintel.v1.TlsModeR\x03tls\"\xd7\x01\n" +
+	"\x03tls\x18\x06 \x01(\x0e2\x12.lintel.v1.TlsModeR\x03tls\"\xe9\x01\n" +
 	"\x06Portal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12)\n" +
 	"\x04spec\x18\x03 \x01(\v2\x15.lintel.v1.PortalSpecR\x04spec\x12,\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x16.lintel.v1.PortalStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1c\n" +
-	"\tlistening\x18\x06 \x01(\tR\tlistening\x12\x1a\n" +
-	"\bsessions\x18\a \x01(\rR\bsessions\"N\n" +
+	"\tlistening\x18\x06 \x01(\tR\tlistening\x12\x1f\n" +
+	"\bsessions\x18\a \x01(\rH\x00R\bsessions\x88\x01\x01B\v\n" +
+	"\t_sessions\"\x84\x01\n" +
 	"\n" +
 	"PoolAccess\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12,\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x16.lintel.v1.AccessStateR\x05state\"\\\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x16.lintel.v1.AccessStateR\x05state\x124\n" +
+	"\teffective\x18\x03 \x01(\x0e2\x16.lintel.v1.AccessStateR\teffective\"\\\n" +
 	"\tPortGroup\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12+\n" +
@@ -1438,38 +1452,39 @@ var file_lintel_v1_target_proto_depIdxs = []int32{
 	5,  // 3: lintel.v1.Portal.spec:type_name -> lintel.v1.PortalSpec
 	2,  // 4: lintel.v1.Portal.state:type_name -> lintel.v1.PortalState
 	1,  // 5: lintel.v1.PoolAccess.state:type_name -> lintel.v1.AccessState
-	7,  // 6: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
-	4,  // 7: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
-	6,  // 8: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
-	8,  // 9: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
-	9,  // 10: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
-	4,  // 11: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
-	21, // 12: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 13: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
-	22, // 14: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
-	5,  // 15: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
-	6,  // 16: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
-	22, // 17: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
-	20, // 18: lintel.v1.RemovePortalRequest.protocol:type_name -> lintel.v1.Protocol
-	22, // 19: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
-	1,  // 20: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
-	9,  // 21: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
-	22, // 22: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
-	10, // 23: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
-	12, // 24: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
-	14, // 25: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
-	16, // 26: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
-	18, // 27: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
-	11, // 28: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
-	13, // 29: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
-	15, // 30: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
-	17, // 31: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
-	19, // 32: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	1,  // 6: lintel.v1.PoolAccess.effective:type_name -> lintel.v1.AccessState
+	7,  // 7: lintel.v1.PortGroup.pools:type_name -> lintel.v1.PoolAccess
+	4,  // 8: lintel.v1.Target.spec:type_name -> lintel.v1.TargetSpec
+	6,  // 9: lintel.v1.Target.portals:type_name -> lintel.v1.Portal
+	8,  // 10: lintel.v1.Target.port_groups:type_name -> lintel.v1.PortGroup
+	9,  // 11: lintel.v1.GetTargetResponse.target:type_name -> lintel.v1.Target
+	4,  // 12: lintel.v1.UpdateTargetRequest.spec:type_name -> lintel.v1.TargetSpec
+	21, // 13: lintel.v1.UpdateTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 14: lintel.v1.UpdateTargetResponse.target:type_name -> lintel.v1.Target
+	22, // 15: lintel.v1.UpdateTargetResponse.plan:type_name -> lintel.v1.Plan
+	5,  // 16: lintel.v1.AddPortalRequest.spec:type_name -> lintel.v1.PortalSpec
+	6,  // 17: lintel.v1.AddPortalResponse.portal:type_name -> lintel.v1.Portal
+	22, // 18: lintel.v1.AddPortalResponse.plan:type_name -> lintel.v1.Plan
+	20, // 19: lintel.v1.RemovePortalRequest.protocol:type_name -> lintel.v1.Protocol
+	22, // 20: lintel.v1.RemovePortalResponse.plan:type_name -> lintel.v1.Plan
+	1,  // 21: lintel.v1.SetAccessStateRequest.state:type_name -> lintel.v1.AccessState
+	9,  // 22: lintel.v1.SetAccessStateResponse.target:type_name -> lintel.v1.Target
+	22, // 23: lintel.v1.SetAccessStateResponse.plan:type_name -> lintel.v1.Plan
+	10, // 24: lintel.v1.TargetService.GetTarget:input_type -> lintel.v1.GetTargetRequest
+	12, // 25: lintel.v1.TargetService.UpdateTarget:input_type -> lintel.v1.UpdateTargetRequest
+	14, // 26: lintel.v1.TargetService.AddPortal:input_type -> lintel.v1.AddPortalRequest
+	16, // 27: lintel.v1.TargetService.RemovePortal:input_type -> lintel.v1.RemovePortalRequest
+	18, // 28: lintel.v1.TargetService.SetAccessState:input_type -> lintel.v1.SetAccessStateRequest
+	11, // 29: lintel.v1.TargetService.GetTarget:output_type -> lintel.v1.GetTargetResponse
+	13, // 30: lintel.v1.TargetService.UpdateTarget:output_type -> lintel.v1.UpdateTargetResponse
+	15, // 31: lintel.v1.TargetService.AddPortal:output_type -> lintel.v1.AddPortalResponse
+	17, // 32: lintel.v1.TargetService.RemovePortal:output_type -> lintel.v1.RemovePortalResponse
+	19, // 33: lintel.v1.TargetService.SetAccessState:output_type -> lintel.v1.SetAccessStateResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_target_proto_init() }
@@ -1478,6 +1493,7 @@ func file_lintel_v1_target_proto_init() {
 		return
 	}
 	file_lintel_v1_common_proto_init()
+	file_lintel_v1_target_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -91,6 +91,9 @@ const (
 	VolumeState_VOLUME_STATE_ONLINE      VolumeState = 1
 	// The backing store cannot be opened; initiators see a unit that is not ready.
 	VolumeState_VOLUME_STATE_OFFLINE VolumeState = 2
+	// The volume is served, but its backing store has failed some of what was asked of
+	// it, or may have lost what was written.
+	VolumeState_VOLUME_STATE_DEGRADED VolumeState = 3
 )
 
 // Enum value maps for VolumeState.
@@ -99,11 +102,13 @@ var (
 		0: "VOLUME_STATE_UNSPECIFIED",
 		1: "VOLUME_STATE_ONLINE",
 		2: "VOLUME_STATE_OFFLINE",
+		3: "VOLUME_STATE_DEGRADED",
 	}
 	VolumeState_value = map[string]int32{
 		"VOLUME_STATE_UNSPECIFIED": 0,
 		"VOLUME_STATE_ONLINE":      1,
 		"VOLUME_STATE_OFFLINE":     2,
+		"VOLUME_STATE_DEGRADED":    3,
 	}
 )
 
@@ -368,19 +373,25 @@ type VolumeStatus struct {
 	State VolumeState            `protobuf:"varint,1,opt,name=state,proto3,enum=lintel.v1.VolumeState" json:"state,omitempty"`
 	// Why the state is not online.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Space taken from the backing store, in bytes.
-	UsedBytes uint64 `protobuf:"varint,3,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
-	// Number of sessions that see the volume.
-	Sessions uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Space taken from the backing store, in bytes; absent where it is not known.
+	UsedBytes *uint64 `protobuf:"varint,3,opt,name=used_bytes,json=usedBytes,proto3,oneof" json:"used_bytes,omitempty"`
+	// Number of sessions that see the volume; absent where it is not known, as while
+	// the target does not answer.
+	Sessions *uint32 `protobuf:"varint,4,opt,name=sessions,proto3,oneof" json:"sessions,omitempty"`
 	// Number of mappings.
 	Mappings uint32 `protobuf:"varint,5,opt,name=mappings,proto3" json:"mappings,omitempty"`
 	// NGUID of the namespace over NVMe, 32 hex digits, made of naa_id and eui64_id;
 	// empty where eui64_id has 12 bytes.
 	Nguid string `protobuf:"bytes,6,opt,name=nguid,proto3" json:"nguid,omitempty"`
 	// UUID of the namespace over NVMe, made of naa_id and eui64_id.
-	Uuid          string `protobuf:"bytes,7,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Uuid string `protobuf:"bytes,7,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	// Since when it is degraded; absent where it is not.
+	DegradedSince *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=degraded_since,json=degradedSince,proto3" json:"degraded_since,omitempty"`
+	// Reads, writes and flushes that the backing store has failed since the volume was
+	// opened; absent where it is not known.
+	FailedRequests *uint64 `protobuf:"varint,9,opt,name=failed_requests,json=failedRequests,proto3,oneof" json:"failed_requests,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VolumeStatus) Reset() {
@@ -428,15 +439,15 @@ func (x *VolumeStatus) GetReason() string {
 }
 
 func (x *VolumeStatus) GetUsedBytes() uint64 {
-	if x != nil {
-		return x.UsedBytes
+	if x != nil && x.UsedBytes != nil {
+		return *x.UsedBytes
 	}
 	return 0
 }
 
 func (x *VolumeStatus) GetSessions() uint32 {
-	if x != nil {
-		return x.Sessions
+	if x != nil && x.Sessions != nil {
+		return *x.Sessions
 	}
 	return 0
 }
@@ -460,6 +471,20 @@ func (x *VolumeStatus) GetUuid() string {
 		return x.Uuid
 	}
 	return ""
+}
+
+func (x *VolumeStatus) GetDegradedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DegradedSince
+	}
+	return nil
+}
+
+func (x *VolumeStatus) GetFailedRequests() uint64 {
+	if x != nil && x.FailedRequests != nil {
+		return *x.FailedRequests
+	}
+	return 0
 }
 
 // Volume is a block device carved from a pool.
@@ -1250,16 +1275,21 @@ const file_lintel_v1_volume_proto_rawDesc = "" +
 	"\x16thin_threshold_percent\x18\x13 \x01(\rR\x14thinThresholdPercent\x12\x18\n" +
 	"\acomment\x18\x14 \x01(\tR\acommentB\x14\n" +
 	"\x12_physical_exponentB\a\n" +
-	"\x05_thin\"\xd5\x01\n" +
+	"\x05_thin\"\x80\x03\n" +
 	"\fVolumeStatus\x12,\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x16.lintel.v1.VolumeStateR\x05state\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\"\n" +
 	"\n" +
-	"used_bytes\x18\x03 \x01(\x04R\tusedBytes\x12\x1a\n" +
-	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x1a\n" +
+	"used_bytes\x18\x03 \x01(\x04H\x00R\tusedBytes\x88\x01\x01\x12\x1f\n" +
+	"\bsessions\x18\x04 \x01(\rH\x01R\bsessions\x88\x01\x01\x12\x1a\n" +
 	"\bmappings\x18\x05 \x01(\rR\bmappings\x12\x14\n" +
 	"\x05nguid\x18\x06 \x01(\tR\x05nguid\x12\x12\n" +
-	"\x04uuid\x18\a \x01(\tR\x04uuid\"\xbe\x01\n" +
+	"\x04uuid\x18\a \x01(\tR\x04uuid\x12A\n" +
+	"\x0edegraded_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdegradedSince\x12,\n" +
+	"\x0ffailed_requests\x18\t \x01(\x04H\x02R\x0efailedRequests\x88\x01\x01B\r\n" +
+	"\v_used_bytesB\v\n" +
+	"\t_sessionsB\x12\n" +
+	"\x10_failed_requests\"\xbe\x01\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x124\n" +
@@ -1315,11 +1345,12 @@ const file_lintel_v1_volume_proto_rawDesc = "" +
 	"\x10VOLUME_KIND_FILE\x10\x01\x12\x14\n" +
 	"\x10VOLUME_KIND_NULL\x10\x02\x12\x13\n" +
 	"\x0fVOLUME_KIND_MEM\x10\x03\x12\x14\n" +
-	"\x10VOLUME_KIND_DISK\x10\x04*^\n" +
+	"\x10VOLUME_KIND_DISK\x10\x04*y\n" +
 	"\vVolumeState\x12\x1c\n" +
 	"\x18VOLUME_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13VOLUME_STATE_ONLINE\x10\x01\x12\x18\n" +
-	"\x14VOLUME_STATE_OFFLINE\x10\x022\xf3\x03\n" +
+	"\x14VOLUME_STATE_OFFLINE\x10\x02\x12\x19\n" +
+	"\x15VOLUME_STATE_DEGRADED\x10\x032\xf3\x03\n" +
 	"\rVolumeService\x12Q\n" +
 	"\vListVolumes\x12\x1d.lintel.v1.ListVolumesRequest\x1a\x1e.lintel.v1.ListVolumesResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\tGetVolume\x12\x1b.lintel.v1.GetVolumeRequest\x1a\x1c.lintel.v1.GetVolumeResponse\"\x03\x90\x02\x01\x12O\n" +
@@ -1367,38 +1398,39 @@ var file_lintel_v1_volume_proto_goTypes = []any{
 var file_lintel_v1_volume_proto_depIdxs = []int32{
 	0,  // 0: lintel.v1.VolumeSpec.kind:type_name -> lintel.v1.VolumeKind
 	1,  // 1: lintel.v1.VolumeStatus.state:type_name -> lintel.v1.VolumeState
-	17, // 2: lintel.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	2,  // 3: lintel.v1.Volume.spec:type_name -> lintel.v1.VolumeSpec
-	3,  // 4: lintel.v1.Volume.status:type_name -> lintel.v1.VolumeStatus
-	4,  // 5: lintel.v1.ListVolumesResponse.volumes:type_name -> lintel.v1.Volume
-	4,  // 6: lintel.v1.GetVolumeResponse.volume:type_name -> lintel.v1.Volume
-	2,  // 7: lintel.v1.CreateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
-	4,  // 8: lintel.v1.CreateVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 9: lintel.v1.CreateVolumeResponse.plan:type_name -> lintel.v1.Plan
-	2,  // 10: lintel.v1.UpdateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
-	19, // 11: lintel.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 12: lintel.v1.UpdateVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 13: lintel.v1.UpdateVolumeResponse.plan:type_name -> lintel.v1.Plan
-	4,  // 14: lintel.v1.ResizeVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 15: lintel.v1.ResizeVolumeResponse.plan:type_name -> lintel.v1.Plan
-	18, // 16: lintel.v1.DeleteVolumeResponse.plan:type_name -> lintel.v1.Plan
-	5,  // 17: lintel.v1.VolumeService.ListVolumes:input_type -> lintel.v1.ListVolumesRequest
-	7,  // 18: lintel.v1.VolumeService.GetVolume:input_type -> lintel.v1.GetVolumeRequest
-	9,  // 19: lintel.v1.VolumeService.CreateVolume:input_type -> lintel.v1.CreateVolumeRequest
-	11, // 20: lintel.v1.VolumeService.UpdateVolume:input_type -> lintel.v1.UpdateVolumeRequest
-	13, // 21: lintel.v1.VolumeService.ResizeVolume:input_type -> lintel.v1.ResizeVolumeRequest
-	15, // 22: lintel.v1.VolumeService.DeleteVolume:input_type -> lintel.v1.DeleteVolumeRequest
-	6,  // 23: lintel.v1.VolumeService.ListVolumes:output_type -> lintel.v1.ListVolumesResponse
-	8,  // 24: lintel.v1.VolumeService.GetVolume:output_type -> lintel.v1.GetVolumeResponse
-	10, // 25: lintel.v1.VolumeService.CreateVolume:output_type -> lintel.v1.CreateVolumeResponse
-	12, // 26: lintel.v1.VolumeService.UpdateVolume:output_type -> lintel.v1.UpdateVolumeResponse
-	14, // 27: lintel.v1.VolumeService.ResizeVolume:output_type -> lintel.v1.ResizeVolumeResponse
-	16, // 28: lintel.v1.VolumeService.DeleteVolume:output_type -> lintel.v1.DeleteVolumeResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	17, // 2: lintel.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
+	17, // 3: lintel.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	2,  // 4: lintel.v1.Volume.spec:type_name -> lintel.v1.VolumeSpec
+	3,  // 5: lintel.v1.Volume.status:type_name -> lintel.v1.VolumeStatus
+	4,  // 6: lintel.v1.ListVolumesResponse.volumes:type_name -> lintel.v1.Volume
+	4,  // 7: lintel.v1.GetVolumeResponse.volume:type_name -> lintel.v1.Volume
+	2,  // 8: lintel.v1.CreateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
+	4,  // 9: lintel.v1.CreateVolumeResponse.volume:type_name -> lintel.v1.Volume
+	18, // 10: lintel.v1.CreateVolumeResponse.plan:type_name -> lintel.v1.Plan
+	2,  // 11: lintel.v1.UpdateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
+	19, // 12: lintel.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 13: lintel.v1.UpdateVolumeResponse.volume:type_name -> lintel.v1.Volume
+	18, // 14: lintel.v1.UpdateVolumeResponse.plan:type_name -> lintel.v1.Plan
+	4,  // 15: lintel.v1.ResizeVolumeResponse.volume:type_name -> lintel.v1.Volume
+	18, // 16: lintel.v1.ResizeVolumeResponse.plan:type_name -> lintel.v1.Plan
+	18, // 17: lintel.v1.DeleteVolumeResponse.plan:type_name -> lintel.v1.Plan
+	5,  // 18: lintel.v1.VolumeService.ListVolumes:input_type -> lintel.v1.ListVolumesRequest
+	7,  // 19: lintel.v1.VolumeService.GetVolume:input_type -> lintel.v1.GetVolumeRequest
+	9,  // 20: lintel.v1.VolumeService.CreateVolume:input_type -> lintel.v1.CreateVolumeRequest
+	11, // 21: lintel.v1.VolumeService.UpdateVolume:input_type -> lintel.v1.UpdateVolumeRequest
+	13, // 22: lintel.v1.VolumeService.ResizeVolume:input_type -> lintel.v1.ResizeVolumeRequest
+	15, // 23: lintel.v1.VolumeService.DeleteVolume:input_type -> lintel.v1.DeleteVolumeRequest
+	6,  // 24: lintel.v1.VolumeService.ListVolumes:output_type -> lintel.v1.ListVolumesResponse
+	8,  // 25: lintel.v1.VolumeService.GetVolume:output_type -> lintel.v1.GetVolumeResponse
+	10, // 26: lintel.v1.VolumeService.CreateVolume:output_type -> lintel.v1.CreateVolumeResponse
+	12, // 27: lintel.v1.VolumeService.UpdateVolume:output_type -> lintel.v1.UpdateVolumeResponse
+	14, // 28: lintel.v1.VolumeService.ResizeVolume:output_type -> lintel.v1.ResizeVolumeResponse
+	16, // 29: lintel.v1.VolumeService.DeleteVolume:output_type -> lintel.v1.DeleteVolumeResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_volume_proto_init() }
@@ -1408,6 +1440,7 @@ func file_lintel_v1_volume_proto_init() {
 	}
 	file_lintel_v1_common_proto_init()
 	file_lintel_v1_volume_proto_msgTypes[0].OneofWrappers = []any{}
+	file_lintel_v1_volume_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

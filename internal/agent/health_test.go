@@ -1,0 +1,69 @@
+package agent_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+)
+
+// What fails below a volume is an alert with its time, and degrades the volume.
+func TestFaultsAreAlerts(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1"}})
+	since := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	for kind, code := range map[block.FaultKind]string{
+		block.FaultLost: "volume-writes-lost", block.FaultBacking: "volume-backing-changed",
+		block.FaultIO: "volume-io-errors", block.FaultSpace: "volume-no-space", "of another version": "volume-io-errors",
+	} {
+		r.plane.mu.Lock()
+		r.plane.health[v.Id] = block.Health{Failed: 7, Fault: &block.Fault{Kind: kind, Reason: "what it is", Since: since}}
+		r.plane.mu.Unlock()
+		alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
+		if len(alerts) != 1 {
+			t.Fatalf("%s: alerts %v", kind, alerts)
+		}
+		got := alerts[0]
+		if got.Code != code || got.Subject != "volume/db1" || !got.Since.AsTime().Equal(since) || got.Severity != lintelv1.Severity_SEVERITY_CRITICAL ||
+			!strings.Contains(got.Text, "what it is") || got.Hint == "" {
+			t.Errorf("%s: alert %v", kind, got)
+		}
+		status := r.volume("db1").Status
+		if status.State != lintelv1.VolumeState_VOLUME_STATE_DEGRADED || status.Reason != "what it is" ||
+			status.DegradedSince.AsTime() != timestamppb.New(since).AsTime() || status.GetFailedRequests() != 7 {
+			t.Errorf("%s: status %v", kind, status)
+		}
+	}
+	r.plane.mu.Lock()
+	r.plane.health[v.Id] = block.Health{Failed: 7}
+	r.plane.mu.Unlock()
+	if alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts; len(alerts) != 0 {
+		t.Errorf("alerts %v", alerts)
+	}
+	if got := r.volume("db1").Status; got.State != lintelv1.VolumeState_VOLUME_STATE_ONLINE || got.DegradedSince != nil || got.GetFailedRequests() != 7 {
+		t.Errorf("status %v", got)
+	}
+}
+
+// The target tells the access state in effect beside the administrator's choice.
+func TestAccessInEffect(t *testing.T) {
+	r := newRig(t)
+	access := func() *lintelv1.PoolAccess {
+		return call(r, r.target.GetTarget, &lintelv1.GetTargetRequest{}).Target.PortGroups[0].Pools[0]
+	}
+	if got := access(); got.Effective != lintelv1.AccessState_ACCESS_STATE_OPTIMIZED {
+		t.Errorf("a pool that is not presented yet: %v", got)
+	}
+	r.plane.mu.Lock()
+	r.plane.access = map[uint16]array.AccessState{1: array.Standby}
+	r.plane.mu.Unlock()
+	if got := access(); got.State != lintelv1.AccessState_ACCESS_STATE_OPTIMIZED || got.Effective != lintelv1.AccessState_ACCESS_STATE_STANDBY {
+		t.Errorf("set by a host: %v", got)
+	}
+}

@@ -1,0 +1,84 @@
+package target
+
+import (
+	"context"
+	"maps"
+	"testing"
+	"time"
+
+	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
+)
+
+// failing is a device whose backing has failed.
+type failing struct {
+	block.Device
+	health block.Health
+}
+
+func (f *failing) Health() block.Health { return f.health }
+
+// The health of a device is the volume's, also where it has arrived late and where an initiator
+// has marked blocks of it.
+func TestVolumeStatusTellsFaults(t *testing.T) {
+	want := block.Health{Failed: 3, Fault: &block.Fault{Kind: block.FaultIO, Reason: "broken", Since: time.Unix(1, 0)}}
+	f := newFixture(t)
+	f.pool.wrap = func(d block.Device) block.Device { return &failing{d, want} }
+	v := f.addVolume(1, 1<<20, 0)
+	late := f.addVolume(2, 1<<20, 1)
+	f.pool.missing[late.ID] = true
+	f.apply()
+	if got := f.tgt.Volume(late.ID).Health; got != (block.Health{}) {
+		t.Errorf("a volume that is not there: %v", got)
+	}
+	if got := f.tgt.Volume(v.ID); got.Health != want || !got.Online {
+		t.Errorf("got %+v", got)
+	}
+	f.pool.mu.Lock()
+	f.pool.missing[late.ID] = false
+	f.pool.mu.Unlock()
+	for !f.tgt.Volume(late.ID).Online {
+		time.Sleep(5 * time.Millisecond)
+	}
+	f.tgt.mu.Lock()
+	u := f.tgt.volumes[late.ID].lu.Unit()
+	f.tgt.mu.Unlock()
+	if err := u.MarkUncorrectable(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.tgt.Volume(late.ID).Health; got != want {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestAccessTellsWhatHostsHaveSet checks that the states that SET TARGET PORT GROUPS has set are told as those in effect (SPC-4 §6.45).
+func TestAccessTellsWhatHostsHaveSet(t *testing.T) {
+	f := newFixture(t)
+	if got := f.tgt.Access(f.pd.ID); got != nil {
+		t.Errorf("before there is a pool: %v", got)
+	}
+	f.addVolume(1, 1<<20, 0)
+	f.apply()
+	check := func(want array.AccessState) {
+		t.Helper()
+		if got := f.tgt.Access(f.pd.ID); !maps.Equal(got, map[uint16]array.AccessState{1: want}) {
+			t.Errorf("got %v, want %s", got, want)
+		}
+	}
+	check(array.Optimized)
+	s := f.login()
+	ctx := context.Background()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Do(ctx, 0, setPortGroups, []byte{0, 0, 0, 0, 1, 0, 0, 1}, 0)
+	if err != nil || res.Status != 0 {
+		t.Fatalf("SET TARGET PORT GROUPS: %+v, %v", res, err)
+	}
+	check(array.NonOptimized)
+	f.apply() // the administrator's choice has not changed
+	check(array.NonOptimized)
+}
+
+// setPortGroups is SET TARGET PORT GROUPS with 8 bytes of parameters.
+var setPortGroups = []byte{0xA4, 0x0A, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0}
