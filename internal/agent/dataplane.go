@@ -125,7 +125,7 @@ type IOStats struct {
 	ReadBytes  uint64
 	WriteBytes uint64
 	Errors     uint64        // commands that ended with CHECK CONDITION
-	ReadTime   time.Duration // from command to status, summed; 0 where not measured
+	ReadTime   time.Duration // summed, from when a read has arrived, or a write with its data, to its status; with many commands a projection
 	WriteTime  time.Duration
 	InFlight   int
 }

@@ -37,8 +37,8 @@ var (
 	metricVolumeRead    = counter("volume_read_bytes_total", "Bytes read.", "volume", "pool")
 	metricVolumeWritten = counter("volume_written_bytes_total", "Bytes written.", "volume", "pool")
 	metricVolumeErrors  = counter("volume_errors_total", "Commands that ended with CHECK CONDITION.", "volume", "pool")
-	metricReadTime      = counter("volume_read_seconds_total", "Time from command to status, summed over reads.", "volume", "pool")
-	metricWriteTime     = counter("volume_write_seconds_total", "Time from command to status, summed over writes.", "volume", "pool")
+	metricReadTime      = counter("volume_read_seconds_total", "Time from the arrival of a command to its status, summed over reads.", "volume", "pool")
+	metricWriteTime     = counter("volume_write_seconds_total", "Time from the arrival of a command with its data to its status, summed over writes.", "volume", "pool")
 	metricInFlight      = gauge("volume_commands_in_flight", "Commands under way.", "volume", "pool")
 
 	metricPoolSize        = gauge("pool_size_bytes", "Capacity of what lies below the pool.", "pool")

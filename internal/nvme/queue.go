@@ -54,6 +54,7 @@ type Queue struct {
 	first      *Request // the first half of a fused pair, which waits for the second to arrive
 	parkings   uint64   // how many requests were made to wait
 	counts     counts
+	meter      unit.Meter
 }
 
 // Depth returns how many entries the queue has: at most one fewer
@@ -159,6 +160,7 @@ func (q *Queue) Execute(r *Request) {
 		r.cancelled.Store(uint32(wire.AbortedSQDeletion))
 	}
 	q.linkLocked(r)
+	r.stamp = q.meter.Start()
 	c, id := q.ctrl, q.id
 	if c != nil && id != 0 {
 		// Found under the lock, so that who takes a namespace away finds the command.

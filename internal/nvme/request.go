@@ -52,6 +52,7 @@ type Request struct {
 	cancelled atomic.Uint32 // a wire.Status
 
 	// Guarded by Queue.mu.
+	stamp      unit.Stamp
 	prev, next *Request      // the queue's list of commands under way
 	drains     []*unit.Drain // who waits for this command to end
 	parking    uint64        // number of the wait, where it waits for an event

@@ -31,9 +31,11 @@ func (n *counts) add(r *Request) {
 	case r.SQE.Opcode() == wire.Read:
 		s.Reads++
 		s.ReadBytes += uint64(len(r.DataIn))
+		s.ReadTime += r.stamp.Took()
 	case r.SQE.Opcode() == wire.Write:
 		s.Writes++
 		s.WriteBytes += uint64(len(r.DataOut))
+		s.WriteTime += r.stamp.Took()
 	default:
 		s.Others++
 	}

@@ -42,6 +42,7 @@ func (n *Nexus) Execute(t *Task) {
 	}
 	t.LU, t.path = p.lu, p
 	p.linkLocked(t)
+	t.stamp = p.meter.Start()
 	attention := len(p.attentions) != 0
 	p.mu.Unlock()
 	if (t.Attr == AttrOrdered || p.lu.order.held.Load() != 0) && !p.lu.order.admit(p.lu, t) {

@@ -22,6 +22,7 @@ type path struct {
 	tasks      *Task // list of tasks under way, newest first
 	attentions []uint16
 	stats      unit.Stats
+	meter      unit.Meter
 }
 
 var _ unit.Watcher = (*path)(nil)
@@ -71,9 +72,11 @@ func (p *path) countLocked(t *Task) {
 	case classRead:
 		p.stats.Reads++
 		p.stats.ReadBytes += uint64(len(t.DataIn))
+		p.stats.ReadTime += t.stamp.Took()
 	case classWrite:
 		p.stats.Writes++
 		p.stats.WriteBytes += uint64(len(t.DataOut))
+		p.stats.WriteTime += t.stamp.Took()
 	default:
 		p.stats.Others++
 	}

@@ -56,6 +56,7 @@ type Task struct {
 	cancelled atomic.Uint32 // a cancelMode
 
 	// Guarded by path.mu.
+	stamp      unit.Stamp
 	prev, next *Task         // the path's list of tasks under way
 	drains     []*unit.Drain // who waits for this task to end
 	dormant    bool          // held back by an ORDERED task

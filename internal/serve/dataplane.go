@@ -268,5 +268,6 @@ func ioStats(s unit.Stats) agent.IOStats {
 		ReadOps: s.Reads, ReadBytes: s.ReadBytes,
 		WriteOps: s.Writes, WriteBytes: s.WriteBytes,
 		OtherOps: s.Others, Errors: s.Errors, InFlight: s.InFlight,
+		ReadTime: s.ReadTime, WriteTime: s.WriteTime,
 	}
 }

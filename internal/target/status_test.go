@@ -2,12 +2,15 @@ package target
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
+	nvmehost "lintel.io/lintel/internal/initiator/nvme"
+	"lintel.io/lintel/internal/unit"
 )
 
 // failing is a device whose backing has failed.
@@ -49,6 +52,42 @@ func TestVolumeStatusTellsFaults(t *testing.T) {
 	if got := f.tgt.Volume(late.ID).Health; got != want {
 		t.Errorf("got %v", got)
 	}
+}
+
+// The time that reads and writes take is measured, over both protocols.
+func TestStatsMeasureTime(t *testing.T) {
+	f := newFixture(t)
+	v := f.addVolume(1, 1<<20, 0)
+	f.withNVMe()
+	f.apply()
+	ctx := context.Background()
+	buf := make([]byte, 512)
+	const enough = 64 // not every command is measured
+	check := func(protocol string, before unit.Stats) unit.Stats {
+		t.Helper()
+		now := f.tgt.Stats().Volumes[v.ID]
+		if now.Reads < before.Reads+enough || now.ReadTime <= before.ReadTime || now.Writes < before.Writes+enough || now.WriteTime <= before.WriteTime {
+			t.Errorf("%s: %+v, before %+v", protocol, now, before)
+		}
+		return now
+	}
+	s := f.login()
+	if err := s.Ready(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range enough {
+		if err := errors.Join(s.Read(ctx, 0, 0, 512, buf), s.Write(ctx, 0, 0, 512, buf)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := check("iSCSI", unit.Stats{})
+	q := f.mustConnect(nvmehost.Options{IOQueues: 1}).Queues()[0]
+	for range enough {
+		if err := errors.Join(q.Read(ctx, 1, 0, 512, buf), q.Write(ctx, 1, 0, 512, buf, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("NVMe", before)
 }
 
 // TestAccessTellsWhatHostsHaveSet checks that the states that SET TARGET PORT GROUPS has set are told as those in effect (SPC-4 §6.45).

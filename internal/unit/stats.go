@@ -1,5 +1,7 @@
 package unit
 
+import "time"
+
 // Stats counts what commands have done.
 type Stats struct {
 	Reads, ReadBytes   uint64
@@ -7,6 +9,8 @@ type Stats struct {
 	Others             uint64 // commands that neither read nor write
 	Errors             uint64 // commands that did not succeed
 	InFlight           int    // commands under way
+	// ReadTime and WriteTime are how long the reads and writes took, summed; see Meter.
+	ReadTime, WriteTime time.Duration
 }
 
 // Add adds the counts of o.
@@ -18,4 +22,6 @@ func (s *Stats) Add(o Stats) {
 	s.Others += o.Others
 	s.Errors += o.Errors
 	s.InFlight += o.InFlight
+	s.ReadTime += o.ReadTime
+	s.WriteTime += o.WriteTime
 }

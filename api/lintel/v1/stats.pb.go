@@ -35,10 +35,12 @@ type IOStats struct {
 	WriteBytes uint64 `protobuf:"varint,5,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
 	// Commands that ended with CHECK CONDITION.
 	Errors uint64 `protobuf:"varint,6,opt,name=errors,proto3" json:"errors,omitempty"`
-	// Time from command to status summed over reads, in nanoseconds; 0 where it
-	// is not measured.
+	// Time from the arrival of a command to its status summed over reads, in
+	// nanoseconds. Above some 20000 commands a second of one initiator on one volume
+	// (over NVMe: of one queue) about one command of 16 is measured and counts for
+	// the rest.
 	ReadNanoseconds uint64 `protobuf:"varint,7,opt,name=read_nanoseconds,json=readNanoseconds,proto3" json:"read_nanoseconds,omitempty"`
-	// The same over writes.
+	// The same over writes; it begins when the data is there.
 	WriteNanoseconds uint64 `protobuf:"varint,8,opt,name=write_nanoseconds,json=writeNanoseconds,proto3" json:"write_nanoseconds,omitempty"`
 	// Commands under way.
 	InFlight      uint32 `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
