@@ -11,8 +11,9 @@ import (
 
 // load is a fio job with verification that runs on a host while things happen.
 type load struct {
-	t    testing.TB
-	host *lab.Machine
+	t     testing.TB
+	host  *lab.Machine
+	ended bool
 }
 
 // startLoad starts random verified writes and reads to a device, which go on until
@@ -28,7 +29,22 @@ func startLoad(t testing.TB, host *lab.Machine, device string, options ...string
 		"--time_based", "--runtime=600", "--output=/tmp/load.json", "--output-format=json", "--exec_prerun=touch /tmp/load.begun"}, options...)...))
 	// Before that a signal would kill it instead of ending it in good order.
 	sh(t, host, "for i in $(seq 300); do [ -e /tmp/load.begun ] && exit 0; sleep 0.1; done; echo 'fio does not begin' >&2; exit 1")
-	return &load{t, host}
+	l := &load{t: t, host: host}
+	t.Cleanup(l.kill)
+	return l
+}
+
+// kill leaves no load of a failed test to the next one.
+func (l *load) kill() {
+	if l.ended {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := l.host.Signal(ctx, "fio", 9); err != nil {
+		return
+	}
+	_, _ = l.host.Wait(ctx, "fio")
 }
 
 // end ends the load in good order and checks that no I/O failed.
@@ -38,6 +54,7 @@ func (l *load) end() {
 	must(l.t, l.host.Signal(ctx, "fio", 2))
 	state, err := l.host.Wait(ctx, "fio")
 	must(l.t, err)
+	l.ended = true
 	log, _ := l.host.ReadFile(ctx, state.Log)
 	// The signal reaches fio and its worker; fio may die of it once its report is whole.
 	out := sh(l.t, l.host, `sed -n '/^{/,$p' /tmp/load.json | tee /tmp/report | tr -d ' ",' | awk -F: '
