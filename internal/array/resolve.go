@@ -109,16 +109,6 @@ func (s *State) concerns(m *Mapping, hostID string) bool {
 	return m.Host == hostID || m.Host == "" && slices.Contains(s.hostsOf(m), hostID)
 }
 
-// Resolve returns the host an initiator belongs to and what it sees; nil and
-// nothing for an initiator that no host names.
-func (s *State) Resolve(initiator string, from netip.Addr) (*Host, []LUN) {
-	h := s.Match(initiator, from)
-	if h == nil {
-		return nil, nil
-	}
-	return h, s.LUNs(h.ID)
-}
-
 // Access returns the access state of a pool through a port group; optimized
 // where either is unknown.
 func (s *State) Access(portGroup uint16, poolID string) AccessState {

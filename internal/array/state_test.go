@@ -170,8 +170,8 @@ func TestMatchMostSpecific(t *testing.T) {
 			t.Errorf("%s from %s belongs to %q, want %q", c.name, c.from, got, c.want)
 		}
 	}
-	if h, luns := s.Resolve("garbage", netip.Addr{}); h != nil || luns != nil {
-		t.Errorf("got %v, %v", h, luns)
+	if h := s.Match("garbage", netip.Addr{}); h != nil {
+		t.Errorf("got %v", h)
 	}
 }
 
@@ -206,10 +206,7 @@ func TestLUNs(t *testing.T) {
 	if got := show("esx2"); got != "9:db3:false" {
 		t.Errorf("esx2 sees %s", got)
 	}
-	h, luns := s.Resolve("iqn.1998-01.com.vmware:esx2", netip.MustParseAddr("::1"))
-	if h.Name != "esx2" || len(luns) != 1 {
-		t.Errorf("resolved %v, %v", h, luns)
-	}
+	h := s.Match("iqn.1998-01.com.vmware:esx2", netip.MustParseAddr("::1"))
 	// A volume whose pool is gone is left out.
 	missing, err := NewState(s.Document, []*PoolDocument{{Format: 1, Object: Object{ID: "p1"}, Name: "default", Kind: PoolFile, ArrayID: s.Document.ID, System: true, Extent: MiB}})
 	if err != nil {

@@ -239,8 +239,8 @@ func (a *app) hostSet() *cobra.Command {
 		Use:   "set HOST",
 		Short: "Set attributes of a host",
 		Long: `Sets attributes of a host. --iqn, --nqn and --address replace all that there were;
---add-iqn, --remove-iqn, --add-nqn and --remove-nqn change single ones. A new secret
-or key counts from the next login on; new keys of an NVMe host end its connections.`,
+--add-iqn, --remove-iqn, --add-nqn and --remove-nqn change single ones. New secrets
+and keys, and names and addresses that are gone, end the connections concerned.`,
 		Example: `  lintel host set esx1 --add-iqn iqn.1998-01.com.vmware:esx1-new
   lintel host set esx1 --chap-user esx1 --chap-secret-file ./secret
   lintel host set esx1 --no-chap

@@ -16,12 +16,12 @@ type Access interface {
 	// Targets lists what SendTargets=All shows to an initiator, in order. A
 	// target that the initiator may not use is left out.
 	Targets(Peer) []TargetInfo
-	// Authorize decides on a login before authentication. An error that is
-	// not a *Refusal is answered with "target error" (0300).
+	// Authorize decides on a login before authentication, and again on connections that there
+	// are. An error that is not a *Refusal is answered with "target error" (0300).
 	Authorize(LoginRequest) (Grant, error)
 	// Open makes the I_T nexus of a normal session, after authentication and,
-	// for a session that is reinstated, after the old nexus has been closed.
-	// Errors are answered as those of Authorize.
+	// for a session that is reinstated, after the old nexus has been closed. It fails
+	// where the terms have changed since. Errors are answered as those of Authorize.
 	Open(SessionInfo) (Nexus, error)
 }
 
@@ -72,6 +72,9 @@ type LoginRequest struct {
 
 // Grant says on what terms a login is let in.
 type Grant struct {
+	// Terms stands for the host of the array and all that it has to prove; it is comparable.
+	// Further connections of a session, and who replaces it, need the same terms.
+	Terms any
 	// CHAP is what the initiator has to prove to know. Without a secret no
 	// authentication is demanded.
 	CHAP Credential
@@ -100,6 +103,7 @@ type SessionInfo struct {
 	ISID   wire.ISID
 	TSIH   uint16
 	User   string // CHAP name that the initiator proved, empty without CHAP
+	Terms  any    // of the Grant
 }
 
 // PortName returns the SCSI initiator port name (RFC 7143 §4.4.1).

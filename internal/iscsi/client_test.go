@@ -170,6 +170,8 @@ type array struct {
 	openErr error
 	targets []TargetInfo
 	opened  []SessionInfo
+	decide  func(LoginRequest) (Grant, error) // instead of grant, where it is set
+	opening func()                            // is called before a nexus is made
 }
 
 func newArray() *array {
@@ -179,7 +181,12 @@ func newArray() *array {
 func (a *array) Targets(Peer) []TargetInfo { return a.targets }
 
 func (a *array) Authorize(r LoginRequest) (Grant, error) {
+	a.mu.Lock()
+	decide := a.decide
+	a.mu.Unlock()
 	switch {
+	case decide != nil:
+		return decide(r)
 	case a.refuse != nil:
 		return Grant{}, a.refuse
 	case !r.Discovery && r.Target != testTarget:
@@ -188,7 +195,27 @@ func (a *array) Authorize(r LoginRequest) (Grant, error) {
 	return a.grant, nil
 }
 
+// decideBy sets decide.
+func (a *array) decideBy(f func(LoginRequest) (Grant, error)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.decide = f
+}
+
+// only lets in from each address on the terms given for it.
+func (a *array) only(terms map[string]string) {
+	a.decideBy(func(r LoginRequest) (Grant, error) {
+		if m, ok := terms[r.Remote.Addr().String()]; ok {
+			return Grant{Terms: m}, nil
+		}
+		return Grant{}, Refuse(wire.LoginForbidden, "nobody is let in from %s", r.Remote.Addr())
+	})
+}
+
 func (a *array) Open(i SessionInfo) (Nexus, error) {
+	if a.opening != nil {
+		a.opening()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.openErr != nil {
@@ -256,6 +283,22 @@ type client struct {
 func (h *harness) dial() *client {
 	a, b := net.Pipe()
 	h.server.accept(b, 1)
+	return newClient(h.t, a)
+}
+
+// placed is a connection from an address.
+type placed struct {
+	net.Conn
+	from string
+}
+
+func (p placed) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(p.from), 40000))
+}
+
+func (h *harness) dialFrom(address string) *client {
+	a, b := net.Pipe()
+	h.server.accept(placed{b, address}, 1)
 	return newClient(h.t, a)
 }
 

@@ -12,22 +12,24 @@ type Config struct {
 
 	// What the target offers in negotiations (RFC 7143 §13).
 
-	MaxConnections       int // connections of a session, 8
-	MaxRecvDataSegment   int // bytes of data in a PDU from an initiator, 256 KiB
-	MaxBurst             int // bytes of a data sequence, 1 MiB
-	FirstBurst           int // bytes of unsolicited data, 256 KiB
-	MaxOutstandingR2T    int // R2Ts under way for a command, 1 to 8, 4
-	RequireInitialR2T    bool
-	RefuseImmediateData  bool
-	DefaultTime2Wait     int // seconds, 2
-	DefaultTime2Retain   int // seconds, 0: at error recovery level 0 there is nothing to retain
-	RefuseDigests        bool
-	QueueDepth           int // commands of a session under way, 128
-	MaxImmediate         int // immediate commands of a connection under way, 16
-	MaxLoginText         int // bytes of text in one exchange of login or text PDUs, 64 KiB
-	MaxSessions          int // 1024
-	MaxPendingLogins     int // connections before full feature phase, 2048
-	MaxPendingPerAddress int // and from one address, half of MaxPendingLogins
+	MaxConnections         int // connections of a session, 8
+	MaxRecvDataSegment     int // bytes of data in a PDU from an initiator, 256 KiB
+	MaxBurst               int // bytes of a data sequence, 1 MiB
+	FirstBurst             int // bytes of unsolicited data, 256 KiB
+	MaxOutstandingR2T      int // R2Ts under way for a command, 1 to 8, 4
+	RequireInitialR2T      bool
+	RefuseImmediateData    bool
+	DefaultTime2Wait       int // seconds, 2
+	DefaultTime2Retain     int // seconds, 0: at error recovery level 0 there is nothing to retain
+	RefuseDigests          bool
+	QueueDepth             int // commands of a session under way, 128
+	MaxImmediate           int // immediate commands of a connection under way, 16
+	MaxLoginText           int // bytes of text in one exchange of login or text PDUs, 64 KiB
+	MaxSessions            int // 1024, discovery sessions not counted
+	MaxDiscovery           int // discovery sessions, 256
+	MaxDiscoveryPerAddress int // and from one address, 32
+	MaxPendingLogins       int // connections before full feature phase, 2048
+	MaxPendingPerAddress   int // and from one address, half of MaxPendingLogins
 
 	// DataBudget bounds the bytes of all commands that wait for more Data-Out, 256 MiB;
 	// ConnectionBudget those of one connection, 64 MiB.
@@ -74,6 +76,8 @@ func (c Config) withDefaults() Config {
 	or(&c.MaxImmediate, 16)
 	or(&c.MaxLoginText, 64<<10)
 	or(&c.MaxSessions, 1024)
+	or(&c.MaxDiscovery, 256)
+	or(&c.MaxDiscoveryPerAddress, 32)
 	or(&c.MaxPendingLogins, 2048)
 	or(&c.MaxPendingPerAddress, (c.MaxPendingLogins+1)/2)
 	or(&c.DataBudget, 256<<20)

@@ -55,7 +55,7 @@ type conn struct {
 	made    int    // tasks
 	tail    [8]byte
 
-	full    atomic.Bool   // the output has reached its limit; written with mu held
+	full    atomic.Bool   // the output has reached its limit, or the connection ends; written with mu held
 	batches atomic.Uint64 // reads that brought something; the janitor watches it
 
 	// exec is held by whoever hands commands of this connection to the nexus,
@@ -120,6 +120,7 @@ func (c *conn) killLocked(cause error) {
 		return
 	}
 	c.dead, c.cause = true, cause
+	c.full.Store(true)
 	close(c.stop)
 	c.nc.Close()
 	c.cond.Broadcast()

@@ -8,7 +8,8 @@ import (
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
-// maxLoginKeys is how many pairs one exchange of login or text may have.
+// maxLoginKeys is how many pairs one exchange of login or text may have, and how many
+// different keys all exchanges of a login.
 const maxLoginKeys = 128
 
 // login is the target's side of the login phase of one connection: requests
@@ -157,7 +158,9 @@ func (l *login) negotiate(pairs []wire.KeyValue) ([]wire.KeyValue, error) {
 		if l.seen[kv.Key] && l.stage != wire.StageSecurity {
 			return nil, Refuse(wire.LoginInitiatorError, "key %s is negotiated twice", kv.Key)
 		}
-		l.seen[kv.Key] = true
+		if l.seen[kv.Key] = true; len(l.seen) > maxLoginKeys {
+			return nil, Refuse(wire.LoginInitiatorError, "more than %d keys", maxLoginKeys)
+		}
 		known, err := l.declare(kv)
 		if err != nil {
 			return nil, err

@@ -85,7 +85,7 @@ func (c *conn) flushLocked() error {
 	for !c.out.Empty() && !c.dead {
 		b := c.out
 		c.out = c.spare
-		c.full.Store(false)
+		c.full.Store(c.closeAfterFlush)
 		c.counters.PDUsOut += b.PDUs
 		c.mu.Unlock()
 

@@ -25,7 +25,9 @@ func (c *conn) readLoop() error {
 		n, err := c.in.Fill(c.nc, need)
 		if n > 0 {
 			c.batches.Add(1)
-			c.beginBatch()
+			if err := c.beginBatch(); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
@@ -34,11 +36,19 @@ func (c *conn) readLoop() error {
 	}
 }
 
-// beginBatch says that the reader handles PDUs and will send what they answer.
-func (c *conn) beginBatch() {
+// beginBatch says that the reader handles PDUs and will send what they answer. It fails where
+// nothing more is to be handled.
+func (c *conn) beginBatch() error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.closeAfterFlush && !c.dead {
+		c.cond.Wait()
+	}
+	if c.dead {
+		return c.cause
+	}
 	c.busy = true
-	c.mu.Unlock()
+	return nil
 }
 
 // endBatch sends what a batch of PDUs has brought about; last waits until it
@@ -131,7 +141,10 @@ func (c *conn) handleLarge(b wire.BHS, l wire.Layout) error {
 		return err
 	}
 	c.batches.Add(1)
-	c.beginBatch()
+	if err := c.beginBatch(); err != nil {
+		c.abandon(t)
+		return err
+	}
 	if command {
 		return c.endCommand(b, t, n, ok)
 	}
@@ -186,7 +199,7 @@ func (c *conn) readData(dst, have []byte, n, tail int) (bool, error) {
 }
 
 // backpressure makes the reader send, and wait for the peer to read, where too
-// much output has gathered.
+// much output has gathered, and stop where the connection ends.
 func (c *conn) backpressure() error {
 	if !c.full.Load() {
 		return nil
@@ -197,9 +210,12 @@ func (c *conn) backpressure() error {
 		return err
 	}
 	c.busy = false // what completes meanwhile is for the writer
-	for c.out.Len() >= c.server.cfg.OutputLimit && !c.dead {
+	for (c.out.Len() >= c.server.cfg.OutputLimit || c.closeAfterFlush) && !c.dead {
 		c.outWait = true
 		c.cond.Wait()
+	}
+	if c.dead {
+		return c.cause
 	}
 	c.busy = true
 	return nil

@@ -290,7 +290,7 @@ func TestStuckWithCompletions(t *testing.T) {
 			}
 		}()
 		time.Sleep(time.Second)
-		if n := len(d.order()); n < 4 || n > 10 {
+		if n := len(d.order()); n < 1 || n > 10 { // 1 where the reader sends the first response itself
 			t.Errorf("%d commands were executed while nothing could be sent", n)
 		}
 		c.receive()

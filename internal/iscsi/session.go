@@ -3,6 +3,7 @@ package iscsi
 import (
 	"cmp"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,8 @@ type session struct {
 	discovery bool
 	alias     string
 	user      string
+	terms     any        // of the Grant that it was let in by
+	from      netip.Addr // of the leading connection
 	since     time.Time
 	params    Negotiated
 	nexus     Nexus // nil in a discovery session
@@ -36,6 +39,7 @@ type session struct {
 	// mu comes above conn.exec, which comes above conn.mu.
 	mu       sync.Mutex
 	conns    map[uint16]*conn
+	begun    bool // the nexus is there, and further connections may join
 	ending   bool
 	finished bool
 	counted  Counters           // of connections that are gone
@@ -223,10 +227,8 @@ func (c *conn) dropLocked(t *task) bool {
 	return !t.filling && (!t.waiting || c.server.budget.Leave(&t.claim))
 }
 
-// add makes a connection part of the session.
-func (s *session) add(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// addLocked makes a connection part of the session, unless it is ending.
+func (s *session) addLocked(c *conn) bool {
 	if s.ending {
 		return false
 	}
@@ -234,6 +236,25 @@ func (s *session) add(c *conn) bool {
 	if len(s.conns) > 1 {
 		s.multi.Store(true)
 	}
+	return true
+}
+
+func (s *session) hasBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// replace ends the session for a new one of the same initiator port, and reports whether
+// it may: a session that goes on is replaced only by who is let in on its terms.
+func (s *session) replace(terms any) bool {
+	s.mu.Lock()
+	ending := s.ending
+	s.mu.Unlock()
+	if !ending && s.terms != terms {
+		return false
+	}
+	s.end(errReplaced)
 	return true
 }
 

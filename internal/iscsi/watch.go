@@ -131,6 +131,7 @@ func (s *session) dismiss(cause error) {
 		c.async(&wire.Async{Event: wire.AsyncDropSession, Parameter2: uint16(wait), Parameter3: uint16(retain)}, nil)
 		c.mu.Lock()
 		c.closeAfterFlush = true
+		c.full.Store(true)
 		if !c.dead && !c.flushing && !c.busy && c.out.Empty() {
 			c.killLocked(cause)
 		} else {

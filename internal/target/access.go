@@ -49,6 +49,16 @@ func reachable(p *array.Portal, local, remote netip.Addr) (netip.AddrPort, bool)
 	return p.AddrPort(), !p.Address.IsLoopback() || remote.Unmap().IsLoopback()
 }
 
+// chapTerms are what an initiator is let in on: with other ones it has to log in anew.
+type chapTerms struct{ host, user, secret, mutualUser, mutualSecret string }
+
+// String hides the secrets.
+func (m chapTerms) String() string { return "terms of host " + m.host }
+
+func chapTermsOf(h *array.Host) chapTerms {
+	return chapTerms{h.ID, h.CHAPUser, h.CHAPSecret, h.MutualUser, h.MutualSecret}
+}
+
 // Authorize lets an initiator in that a host names, on the terms of that host.
 func (a access) Authorize(r iscsi.LoginRequest) (iscsi.Grant, error) {
 	s := a.current()
@@ -63,6 +73,7 @@ func (a access) Authorize(r iscsi.LoginRequest) (iscsi.Grant, error) {
 		return iscsi.Grant{}, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s at %s: lintel host create NAME --iqn %s", r.Initiator, r.Remote.Addr(), r.Initiator)
 	}
 	return iscsi.Grant{
+		Terms:      chapTermsOf(h),
 		CHAP:       iscsi.Credential{Name: h.CHAPUser, Secret: h.CHAPSecret},
 		Mutual:     iscsi.Credential{Name: h.MutualUser, Secret: h.MutualSecret},
 		Alias:      s.Document.Target.Alias,
@@ -88,6 +99,7 @@ type nexus struct {
 	*scsi.Nexus
 	t    *Target
 	info iscsi.SessionInfo
+	host string // id
 }
 
 // Open makes the I_T nexus of a session with what its host sees.
@@ -98,20 +110,23 @@ func (a access) Open(info iscsi.SessionInfo) (iscsi.Nexus, error) {
 	if info.Target != t.state.Document.Target.IQN {
 		return nil, iscsi.Refuse(wire.LoginNotFound, "the target is not %q any more", info.Target)
 	}
-	h, luns := t.state.Resolve(info.Initiator, info.Remote.Addr())
+	h := t.state.Match(info.Initiator, info.Remote.Addr())
 	if h == nil {
 		return nil, iscsi.Refuse(wire.LoginForbidden, "no host has initiator %s any more", info.Initiator)
+	}
+	if info.Terms != chapTermsOf(h) {
+		return nil, iscsi.Refuse(wire.LoginServiceUnavailable, "the host of initiator %s, or its CHAP secrets, have changed meanwhile", info.Initiator)
 	}
 	sn, err := t.device.NewNexus(scsi.NexusConfig{
 		Initiator:     unit.Initiator{Name: info.PortName(), Port: info.Group},
 		InitiatorName: info.Initiator,
 		TransportID:   info.TransportID(),
-		LUNs:          t.lunMapLocked(luns),
+		LUNs:          t.lunMapLocked(t.state.LUNs(h.ID)),
 	})
 	if err != nil {
 		return nil, err
 	}
-	n := &nexus{Nexus: sn, t: t, info: info}
+	n := &nexus{Nexus: sn, t: t, info: info, host: h.ID}
 	t.nexuses[n] = struct{}{}
 	return n, nil
 }
@@ -134,26 +149,18 @@ func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
 	return m
 }
 
-// applySessions gives every session its new LUNs, and ends the sessions of
-// initiators that no host names any more, and of those that came by an old name of
-// the target.
+// applySessions ends the sessions of initiators that no host names any more, that now
+// belong to another host or have to prove other secrets, and those of an old name of the
+// target; and gives every session the LUNs of its host.
 func (t *Target) applySessions(previous, state *array.State) {
 	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
 		return // a volume that is not mapped came, or an attribute changed
 	}
-	var drop []uint64
+	t.server.Review()
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for n := range t.nexuses {
-		h, luns := state.Resolve(n.info.Initiator, n.info.Remote.Addr())
-		if h == nil || n.info.Target != state.Document.Target.IQN {
-			drop = append(drop, n.info.ID)
-			continue
-		}
-		n.SetLUNs(t.lunMapLocked(luns))
-	}
-	t.mu.Unlock()
-	for _, id := range drop {
-		t.server.Drop(id)
+		n.SetLUNs(t.lunMapLocked(state.LUNs(n.host)))
 	}
 }
 

@@ -137,9 +137,7 @@ func (t *Target) Sessions() []Session {
 		if n := byID[s.ID]; n != nil {
 			sessions[i].Group = n.info.Group
 			sessions[i].LUNs = len(n.LUNs())
-			if h := t.state.Match(n.info.Initiator, n.info.Remote.Addr()); h != nil {
-				sessions[i].HostID = h.ID
-			}
+			sessions[i].HostID = n.host
 		}
 	}
 	return sessions
