@@ -116,5 +116,9 @@ func (e *episode) fault() *Fault {
 	if KindOf(e.err) == KindNoSpace {
 		kind = FaultSpace
 	}
-	return &Fault{Kind: kind, Since: e.since, Reason: fmt.Sprintf("%d failed, the last at %s: %v", e.count, e.last.UTC().Format(time.RFC3339), e.err)}
+	what := "a request failed"
+	if e.count > 1 {
+		what = fmt.Sprintf("%d requests failed, the last", e.count)
+	}
+	return &Fault{Kind: kind, Since: e.since, Reason: fmt.Sprintf("%s at %s: %v", what, e.last.UTC().Format(time.RFC3339), e.err)}
 }

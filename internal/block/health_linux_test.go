@@ -46,23 +46,23 @@ func TestHealthTellsFailedRequests(t *testing.T) {
 		d.faults.note(write())
 		time.Sleep(time.Minute)
 		d.faults.note(write())
-		if f := wantFault(t, "full", d, FaultSpace, "2 failed", "byte 0: no space"); !f.Since.Equal(start) {
+		if f := wantFault(t, "full", d, FaultSpace, "2 requests failed, the last at ", "byte 0: no space"); !f.Since.Equal(start) {
 			t.Errorf("since %v, want %v", f.Since, start)
 		}
 		errno = unix.EIO
 		d.faults.note(write())
-		wantFault(t, "bad block", d, FaultIO, "1 failed", "medium error")
+		wantFault(t, "bad block", d, FaultIO, "a request failed at ", "medium error")
 		time.Sleep(passingFaultTold)
 		errno = unix.ENOSPC
 		d.faults.note(write())
 		wantFault(t, "full again", d, FaultIO)
 		time.Sleep(faultTold - passingFaultTold - 1)
 		wantFault(t, "a day later", d, FaultIO)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantFault(t, "after a day", d, "")
 		start = time.Now()
 		d.faults.note(write())
-		if f := wantFault(t, "full once more", d, FaultSpace, "1 failed"); !f.Since.Equal(start) {
+		if f := wantFault(t, "full once more", d, FaultSpace, "a request failed at "); !f.Since.Equal(start) {
 			t.Errorf("since %v, want %v", f.Since, start)
 		}
 		if got := HealthOf(d).Failed; got != 5 {

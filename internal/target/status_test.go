@@ -3,7 +3,10 @@ package target
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +30,8 @@ func TestVolumeStatusTellsFaults(t *testing.T) {
 	want := block.Health{Failed: 3, Fault: &block.Fault{Kind: block.FaultIO, Reason: "broken", Since: time.Unix(1, 0)}}
 	f := newFixture(t)
 	f.pool.wrap = func(d block.Device) block.Device { return &failing{d, want} }
+	var log syncBuffer
+	f.tgt.log = slog.New(slog.NewTextHandler(&log, nil))
 	v := f.addVolume(1, 1<<20, 0)
 	late := f.addVolume(2, 1<<20, 1)
 	f.pool.missing[late.ID] = true
@@ -52,6 +57,30 @@ func TestVolumeStatusTellsFaults(t *testing.T) {
 	if got := f.tgt.Volume(late.ID).Health; got != want {
 		t.Errorf("got %v", got)
 	}
+	for !strings.Contains(log.String(), `msg="the storage of a volume fails" volume=vol2 fault=io`) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := strings.Count(log.String(), "volume=vol1 fault=io"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
+// syncBuffer is a log that is read while it is written.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // The time that reads and writes take is measured, over both protocols.

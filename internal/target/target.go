@@ -302,9 +302,6 @@ func (t *Target) retry() {
 				t.log.Warn("the used space of a thin volume is unknown", "volume", v.spec.Name, "error", err)
 			}
 		}
-		for _, v := range open {
-			t.logFault(v)
-		}
 		for _, v := range waiting {
 			t.reopen(v)
 		}
@@ -312,6 +309,9 @@ func (t *Target) retry() {
 			t.applyListeners(state)
 		}
 		t.apply.Unlock()
+		for _, v := range open { // a look at storage that hangs keeps no change waiting
+			t.logFault(v)
+		}
 	}
 }
 

@@ -186,13 +186,16 @@ func (t *Target) reopen(v *volume) {
 // logFault logs once that what lies below a volume fails, and that it does no more.
 func (t *Target) logFault(v *volume) {
 	f := v.lu.Unit().Health().Fault
+	t.mu.Lock()
+	name := v.spec.Name
+	t.mu.Unlock()
 	switch {
 	case f == nil && v.fault != "":
 		v.fault = ""
-		t.log.Info("the storage of a volume fails no more", "volume", v.spec.Name)
+		t.log.Info("the storage of a volume fails no more", "volume", name)
 	case f != nil && v.fault != f.Kind:
 		v.fault = f.Kind
-		t.log.Error("the storage of a volume fails", "volume", v.spec.Name, "fault", f.Kind, "since", f.Since, "error", f.Reason)
+		t.log.Error("the storage of a volume fails", "volume", name, "fault", f.Kind, "since", f.Since, "error", f.Reason)
 	}
 }
 
