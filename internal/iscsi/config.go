@@ -47,8 +47,8 @@ type Config struct {
 	PingInterval time.Duration
 	// PingTimeout is how long its answer, or room to send anything, is waited for, 30 s.
 	PingTimeout time.Duration
-	// DataTimeout is how long the unsolicited data of a command is waited for, and all the rest
-	// from its first R2T on, 60 s.
+	// DataTimeout is how long the unsolicited data of a command is waited for, all the rest
+	// from its first R2T on, and the requests before one that came early, 60 s.
 	DataTimeout time.Duration
 
 	// SocketBuffer is the size of send and receive buffers of sockets in bytes, 0 for the system's choice.

@@ -20,6 +20,7 @@ var (
 	errPing       = errors.New("the initiator does not answer pings")
 	errStuck      = errors.New("the initiator does not read")
 	errNoData     = errors.New("the initiator does not send the data of a command")
+	errGap        = errors.New("the initiator does not send the commands before others")
 	errProtocol   = errors.New("protocol error")
 	errDigest     = errors.New("header digest error")
 	errShutdown   = errors.New("the target shuts down")

@@ -331,6 +331,10 @@ func TestDataTimeout(t *testing.T) {
 			c.send(&wire.DataOut{Final: true, ITT: itt, TTT: wire.NoTag}, make([]byte, 512))
 			return wire.DataOut{ITT: itt, TTT: c.recv(wire.OpR2T).TTT(), BufferOffset: 512}
 		}, false, 100 * time.Second},
+		"NOP-Out behind a gap": {nil, func(c *client) wire.DataOut {
+			c.send(&wire.NOPOut{ITT: 1, TTT: wire.NoTag, CmdSN: c.cmdSN + 1}, make([]byte, 4096))
+			return wire.DataOut{}
+		}, true, 60 * time.Second},
 		"behind a gap": {nil, func(c *client) wire.DataOut {
 			c.cmdSN++
 			c.writeCmd(0, 8, true, make([]byte, 512))

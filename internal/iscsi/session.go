@@ -63,6 +63,7 @@ type request struct {
 	task      *task  // of a SCSI command
 	run       func() // of everything else; must not wait
 	gathers   bool   // the task has been on the gathering list
+	since     int64  // the tick at which it was postponed
 }
 
 // inWindow reports whether a CmdSN lies in the command window; requests
@@ -144,6 +145,7 @@ func (s *session) postpone(r request) {
 			}
 			r.conn.mu.Unlock()
 		}
+		r.since = s.server.tick.Load()
 		s.queue[r.cmdSN] = r
 		s.postponed.Store(int32(len(s.queue)))
 		s.mu.Unlock()

@@ -18,10 +18,30 @@ func (s *Server) janitor() {
 		}
 		s.tick.Add(1)
 		for _, sess := range s.all() {
+			sess.watch()
 			for _, c := range sess.connections() {
 				c.watch()
 			}
 		}
+	}
+}
+
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// watch ends a session in which requests wait for too long for those before them: all of them hold memory.
+func (s *session) watch() {
+	if s.postponed.Load() == 0 {
+		return
+	}
+	last := s.server.tick.Load() - seconds(s.server.cfg.DataTimeout)
+	late := false
+	s.mu.Lock()
+	for _, r := range s.queue {
+		late = late || r.since <= last && (r.task != nil || r.run != nil)
+	}
+	s.mu.Unlock()
+	if late {
+		s.end(errGap)
 	}
 }
 
@@ -52,7 +72,6 @@ func (c *conn) watch() {
 	if c.writes != w.writes || c.out.Empty() && !c.flushing || w.wrote == 0 {
 		w.writes, w.wrote = c.writes, now
 	}
-	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 	switch {
 	case now-w.wrote >= seconds(cfg.PingTimeout):
 		c.killLocked(errStuck)
@@ -68,8 +87,7 @@ func (c *conn) watch() {
 		c.sendPingLocked()
 	}
 	for t := c.gathering; t != nil; t = t.gatherNext {
-		// One that waits for commands before it counts as well where it holds memory.
-		if (t.turn || t.buf != nil) && !t.waiting && now-t.asked >= seconds(cfg.DataTimeout) {
+		if t.turn && !t.waiting && now-t.asked >= seconds(cfg.DataTimeout) {
 			c.killLocked(errNoData)
 			return
 		}
