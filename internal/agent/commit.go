@@ -336,7 +336,8 @@ func (a *Agent) removePool(doc *array.PoolDocument) error {
 // tidying is work done that a pool's document still lists as to do.
 type tidying struct{ removed, cut []string }
 
-// tidied takes what is done out of the documents of pools that are written anyway.
+// tidied takes what is done out of the documents of pools that are written anyway. What the
+// change itself asks to be cut is not done, even if it was cut before.
 func (a *Agent) tidied(before, after *array.State) (*array.State, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -344,6 +345,11 @@ func (a *Agent) tidied(before, after *array.State) (*array.State, error) {
 	for _, p := range after.Pools {
 		if t := a.tidy[p.ID]; t != nil && !slices.Contains(before.Pools, p) {
 			delete(a.tidy, p.ID)
+			t.cut = slices.DeleteFunc(t.cut, func(id string) bool {
+				was, _ := before.VolumeByID(id)
+				is, _ := after.VolumeByID(id)
+				return was == nil || is == nil || was.Size != is.Size
+			})
 			if after, err = after.Tidy(p.ID, t.removed, t.cut); err != nil {
 				return nil, err
 			}

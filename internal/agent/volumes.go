@@ -279,7 +279,7 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 		case v.Size < old.Size:
 			c.alone = true
 			c.finish = func() {
-				if s.look(context.Background(), v.ID).volume(v.ID).Online { // and has cut the backing
+				if store, err := s.Pool(p.ID); err == nil && store.IsCut(v) {
 					s.done(p.ID, func(t *tidying) { t.cut = append(t.cut, v.ID) })
 				}
 			}

@@ -270,3 +270,30 @@ func TestConcurrentMutations(t *testing.T) {
 		t.Errorf("%d volumes, want 20", n)
 	}
 }
+
+// A volume is noted as to be cut until its file has been, also where it was cut before.
+func TestShrinkIsNotedUntilItIsDone(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: 4 * gib})
+	noted := func() bool { return r.agent.State().Pools[0].Volumes[0].Truncate }
+	for _, size := range []uint64{3 * gib, 2 * gib} {
+		call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: "db1", SizeBytes: size, Shrink: true})
+		if !noted() {
+			t.Errorf("a crash before the file is cut to %d bytes makes it one that was changed from outside", size)
+		}
+	}
+	r.createVolume(&lintelv1.VolumeSpec{Name: "db2", SizeBytes: gib})
+	if noted() {
+		t.Error("still noted after it was cut")
+	}
+	// The data plane cannot cut a file that is elsewhere.
+	path := r.backing(v)
+	if err := os.Rename(path, path+"~"); err != nil {
+		t.Fatal(err)
+	}
+	call(r, r.volumes.ResizeVolume, &lintelv1.ResizeVolumeRequest{Name: "db1", SizeBytes: gib, Shrink: true})
+	r.createVolume(&lintelv1.VolumeSpec{Name: "db3", SizeBytes: gib})
+	if !noted() {
+		t.Error("no longer noted, and never cut")
+	}
+}

@@ -137,6 +137,16 @@ func (p *Pool) UngrowVolume(v *array.Volume) error {
 	return cut(p.volumePath(v.ID), int64(v.Size))
 }
 
+// IsCut reports whether nothing is left in the backing store of what lay behind the end of
+// a volume that has shrunk.
+func (p *Pool) IsCut(v *array.Volume) bool {
+	if v.Kind != array.VolumeFile {
+		return true
+	}
+	st, err := os.Lstat(p.volumePath(v.ID))
+	return err == nil && st.Size() <= int64(v.Size)
+}
+
 // cut makes a file that is longer than size that long.
 func cut(path string, size int64) error {
 	st, err := os.Stat(path)
