@@ -353,7 +353,7 @@ func TestReservationsAndSettings(t *testing.T) {
 	for _, err := range []error{
 		f.data.SaveReservations("u1", make([]byte, maxReservations+1)),
 		f.data.SaveSetting("u1", "", nil),
-		f.data.SaveSetting("u1", "k", make([]byte, maxSetting+1)),
+		f.data.SaveSetting("u1", "k", make([]byte, unit.MaxSetting+1)),
 	} {
 		if array.KindOf(err) != array.KindInvalid {
 			t.Errorf("got %v", err)

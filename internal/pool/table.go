@@ -19,7 +19,6 @@ const tableFormat = 1
 // Bounds of what a unit keeps in the table.
 const (
 	maxReservations = 256 << 10
-	maxSetting      = 16 << 10
 	maxSettings     = 32
 	maxSettingKey   = 64
 )
@@ -194,8 +193,8 @@ func (d *Data) LoadSetting(id unit.ID, key string) ([]byte, error) {
 
 // SaveSetting returns after a setting of a unit is on stable storage; nil removes it.
 func (d *Data) SaveSetting(id unit.ID, key string, blob []byte) error {
-	if len(blob) > maxSetting || key == "" || len(key) > maxSettingKey {
-		return array.Errorf(array.KindInvalid, "setting %q of %d bytes: keys have 1 to %d bytes, values at most %d", key, len(blob), maxSettingKey, maxSetting)
+	if len(blob) > unit.MaxSetting || key == "" || len(key) > maxSettingKey {
+		return array.Errorf(array.KindInvalid, "setting %q of %d bytes: keys have 1 to %d bytes, values at most %d", key, len(blob), maxSettingKey, unit.MaxSetting)
 	}
 	if s := d.table.get(id).Settings; len(s) >= maxSettings && s[key] == nil && blob != nil {
 		return array.Errorf(array.KindInvalid, "unit %s has %d settings already", id, maxSettings)

@@ -20,9 +20,11 @@ var errMarked = errors.New("an initiator has marked the block uncorrectable")
 
 const (
 	// maxUncorrectable is up to how many ranges of uncorrectable blocks a unit marks;
-	// writes may split them into maxSplit: what is written has to become readable.
+	// writes may split them into maxSplit, which are as many as fit into a setting: what
+	// is written has to become readable.
 	maxUncorrectable     = 256
-	maxSplit             = 4096
+	maxSplit             = (MaxSetting - 1) / spanSize
+	spanSize             = 16
 	settingUncorrectable = "uncorrectable"
 	// uncorrectableFormat is the first byte of the setting.
 	uncorrectableFormat = 1
@@ -235,7 +237,7 @@ func decodeSpans(b []byte) ([]span, error) {
 	}
 	var list []span
 	last := int64(-1)
-	for b = b[1:]; len(b) >= 16; b = b[16:] {
+	for b = b[1:]; len(b) >= spanSize; b = b[spanSize:] {
 		s := span{int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:]))}
 		if s.off <= last || s.end <= s.off {
 			return nil, errors.New("marks of uncorrectable blocks: damaged")

@@ -18,6 +18,9 @@ type settingsMap struct {
 
 func (m *settingsMap) LoadSetting(_ ID, key string) ([]byte, error) { return m.blobs[key], nil }
 func (m *settingsMap) SaveSetting(_ ID, key string, blob []byte) error {
+	if len(blob) > MaxSetting {
+		return errors.New("the setting is too long")
+	}
 	if m.fail == nil {
 		m.blobs[key] = bytes.Clone(blob)
 	}
@@ -220,6 +223,28 @@ func TestUncorrectableLimits(t *testing.T) {
 		if _, err := markedUnit(t, settings, 1<<20); err == nil {
 			t.Errorf("marks % x are taken", blob)
 		}
+	}
+}
+
+// Writes split a range into as many as a store takes, and are refused then for that reason.
+func TestUncorrectableSplits(t *testing.T) {
+	settings := &settingsMap{blobs: map[string][]byte{}}
+	u, err := markedUnit(t, settings, 8<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.MarkUncorrectable(0, u.Blocks()); err != nil {
+		t.Fatal(err)
+	}
+	writes := 0
+	for ; err == nil; writes++ {
+		err = submit(u, block.Write, 2*writes+1, 1)
+	}
+	if !errors.Is(err, ErrUncorrectableLimit) || writes < 1000 {
+		t.Errorf("after %d writes: %v", writes, err)
+	}
+	if size := len(settings.blobs[settingUncorrectable]); size > MaxSetting || size < MaxSetting-spanSize {
+		t.Errorf("the setting has %d bytes", size)
 	}
 }
 

@@ -78,6 +78,9 @@ type Config struct {
 	Settings SettingStore
 }
 
+// MaxSetting is the longest setting in bytes that a SettingStore has to take.
+const MaxSetting = 16 << 10
+
 // SettingStore keeps small blobs of saved settings beside a unit's identity.
 type SettingStore interface {
 	// LoadSetting returns nil without error where nothing was saved.
