@@ -180,9 +180,13 @@ func discoveryDiffers(previous, state *array.State) bool {
 		return true
 	}
 	a, b := previous.Document, state.Document
+	// By value: a document that came from another process shares nothing with the previous one.
+	samePortal := func(p, q *array.Portal) bool {
+		return p.Protocol == q.Protocol && p.AddrPort() == q.AddrPort() && p.Tag == q.Tag && p.TLS == q.TLS
+	}
 	sameTLS := func(g, h *array.Host) bool { return g == h || g.ID == h.ID && (g.TLSKey == "") == (h.TLSKey == "") }
 	return a.Target.SubsystemNQN != b.Target.SubsystemNQN || !slices.Equal(a.Target.Referrals, b.Target.Referrals) ||
-		!slices.Equal(a.Portals, b.Portals) || !slices.EqualFunc(a.Hosts, b.Hosts, sameTLS)
+		!slices.EqualFunc(a.Portals, b.Portals, samePortal) || !slices.EqualFunc(a.Hosts, b.Hosts, sameTLS)
 }
 
 func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {
