@@ -61,7 +61,7 @@ func createHeadCopy(dir, path string) error {
 	}
 	err = f.Truncate(areaSize)
 	if err == nil {
-		err = format(&osFile{f}, headOwner)
+		err = format(&osFile{File: f}, headOwner)
 	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -38,5 +38,5 @@ func openLocked(path string, flags int, part span) (*osFile, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 	}
-	return &osFile{f}, nil
+	return &osFile{File: f, readOnly: flags&os.O_RDWR == 0}, nil
 }

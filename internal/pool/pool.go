@@ -90,7 +90,7 @@ func createMetadata(path string, doc *array.PoolDocument, arr *array.Document) e
 	if err != nil {
 		return err
 	}
-	file := &osFile{f}
+	file := &osFile{File: f}
 	err = allocate(f, areaSize)
 	if err == nil {
 		err = format(file, doc.ID)

@@ -284,6 +284,21 @@ func TestDamagedTableIsGivenUp(t *testing.T) {
 	}
 }
 
+// What is on a file system that knows no sync can be checked.
+func TestReadingNeedsNoSync(t *testing.T) {
+	f, err := openLocked("/proc/self/maps", os.O_RDONLY, wholeSpan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("the file is no example: %v", err)
+	}
+	if err := f.Datasync(); err != nil {
+		t.Error(err)
+	}
+}
+
 // An older program refuses what a newer one has written.
 func TestNewerFormatIsRefused(t *testing.T) {
 	f := newFixture(t)

@@ -90,7 +90,7 @@ func ReadHeadCopy(dir string) (*array.Document, error) {
 		return nil, fmt.Errorf("the head's copy of the configuration: %w", err)
 	}
 	defer f.Close()
-	h := &HeadCopy{file: &osFile{f}}
+	h := &HeadCopy{file: &osFile{File: f, readOnly: true}}
 	if err := h.load(path); err != nil {
 		return nil, fmt.Errorf("the head's copy of the configuration is damaged: %w; if the pools are whole, remove %s", err, dir)
 	}
