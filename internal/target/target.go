@@ -106,8 +106,8 @@ func New(cfg Config) (*Target, error) {
 	ic := cfg.ISCSI
 	ic.Access, ic.Logger = access{t}, cfg.Logger
 	t.server = iscsi.NewServer(ic)
-	t.done.Add(1)
-	go t.retry()
+	t.done.Go(func() { t.every(t.retry) })
+	t.done.Go(func() { t.every(t.inspect) })
 	return t, nil
 }
 
@@ -270,10 +270,8 @@ var accessStates = map[array.AccessState]unit.AccessState{
 	array.Transitioning: unit.Transitioning,
 }
 
-// retry opens what could not be opened so far, and watches how thin volumes fill and what
-// storage fails.
-func (t *Target) retry() {
-	defer t.done.Done()
+// every calls what it is given at the interval of retries until the Target closes.
+func (t *Target) every(do func()) {
 	tick := time.NewTicker(t.cfg.Retry)
 	defer tick.Stop()
 	for {
@@ -281,37 +279,51 @@ func (t *Target) retry() {
 		case <-t.stop:
 			return
 		case <-tick.C:
+			do()
 		}
-		t.apply.Lock()
-		t.mu.Lock()
-		state := t.state
-		var waiting, thin, open []*volume
-		for _, v := range t.volumes {
-			if v.late != nil && v.late.missing() {
-				waiting = append(waiting, v)
-				continue
-			}
+	}
+}
+
+// retry opens what could not be opened so far.
+func (t *Target) retry() {
+	t.apply.Lock()
+	defer t.apply.Unlock()
+	select {
+	case <-t.stop: // while this waited for its turn
+		return
+	default:
+	}
+	t.mu.Lock()
+	state := t.state
+	var waiting []*volume
+	for _, v := range t.volumes {
+		if v.late != nil && v.late.missing() {
+			waiting = append(waiting, v)
+		}
+	}
+	t.mu.Unlock()
+	for _, v := range waiting {
+		t.reopen(v)
+	}
+	if state != nil {
+		t.applyListeners(state)
+	}
+}
+
+// inspect looks how thin volumes fill and what storage fails. Storage that hangs keeps
+// nothing waiting but other looks.
+func (t *Target) inspect() {
+	t.mu.Lock()
+	var open []*volume
+	for _, v := range t.volumes {
+		if v.late == nil || !v.late.missing() {
 			open = append(open, v)
-			if v.spec.ThinThreshold > 0 {
-				thin = append(thin, v)
-			}
 		}
-		t.mu.Unlock()
-		for _, v := range thin {
-			if err := v.lu.CheckThinThreshold(); err != nil {
-				t.log.Warn("the used space of a thin volume is unknown", "volume", v.spec.Name, "error", err)
-			}
-		}
-		for _, v := range waiting {
-			t.reopen(v)
-		}
-		if state != nil {
-			t.applyListeners(state)
-		}
-		t.apply.Unlock()
-		for _, v := range open { // a look at storage that hangs keeps no change waiting
-			t.logFault(v)
-		}
+	}
+	t.mu.Unlock()
+	for _, v := range open {
+		t.checkThreshold(v)
+		t.logFault(v)
 	}
 }
 

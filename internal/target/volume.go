@@ -23,7 +23,7 @@ type volume struct {
 	lu   *scsi.LogicalUnit
 	late *late // nil where the device was there from the start
 
-	fault block.FaultKind // that was logged last; of the goroutine that runs retry
+	fault block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
 
 // applyVolumes opens new volumes and changes those that differ.
@@ -181,6 +181,17 @@ func (t *Target) reopen(v *volume) {
 		}
 	}
 	v.late.absent(err)
+}
+
+// checkThreshold tells initiators where a thin volume has come to its threshold.
+func (t *Target) checkThreshold(v *volume) {
+	err := v.lu.CheckThinThreshold()
+	t.mu.Lock()
+	name, there := v.spec.Name, t.volumes[v.spec.ID] == v
+	t.mu.Unlock()
+	if err != nil && there {
+		t.log.Warn("the used space of a thin volume is unknown", "volume", name, "error", err)
+	}
 }
 
 // logFault logs once that what lies below a volume fails, and that it does no more.
