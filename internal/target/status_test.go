@@ -206,3 +206,61 @@ func TestAccessTellsWhatHostsHaveSet(t *testing.T) {
 
 // setPortGroups is SET TARGET PORT GROUPS with 8 bytes of parameters.
 var setPortGroups = []byte{0xA4, 0x0A, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0}
+
+// holding is a device that keeps writes until it is let go.
+type holding struct {
+	block.Device
+	begun, letGo, closed chan struct{}
+}
+
+func (h *holding) Submit(r *block.Request) {
+	if r.Op != block.Write {
+		h.Device.Submit(r)
+		return
+	}
+	close(h.begun)
+	go func() {
+		<-h.letGo
+		h.Device.Submit(r)
+	}()
+}
+
+func (h *holding) Close() error {
+	close(h.closed)
+	return h.Device.Close()
+}
+
+// The device of a volume that was deleted while its storage hangs is closed when that answers.
+func TestDeletedVolumeIsClosedLate(t *testing.T) {
+	f := newFixture(t)
+	h := &holding{begun: make(chan struct{}), letGo: make(chan struct{}), closed: make(chan struct{})}
+	f.pool.wrap = func(d block.Device) block.Device { h.Device = d; return h }
+	f.addVolume(1, 1<<20, 0)
+	f.apply()
+	s := f.login()
+	if err := s.Ready(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- s.Write(t.Context(), 0, 0, 512, make([]byte, 512)) }()
+	<-h.begun
+	doc, pd := *f.tgt.State().Document, *f.tgt.State().Pools[0]
+	doc.Mappings, pd.Volumes = nil, nil
+	state, err := array.NewState(&doc, []*array.PoolDocument{&pd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.tgt.Apply(ctx, state); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	select {
+	case <-h.closed:
+		t.Error("closed while a command uses it")
+	default:
+	}
+	close(h.letGo)
+	<-h.closed
+	<-written
+}

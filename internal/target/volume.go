@@ -148,19 +148,33 @@ func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error 
 	return errs
 }
 
-// closeVolume ends the commands on a volume and closes its device.
+// closeVolume ends the commands on a volume and closes its device. Where ctx is done before storage
+// that hangs has answered, the device is closed when it has.
 func (t *Target) closeVolume(ctx context.Context, v *volume) error {
 	quiet := make(chan struct{}, 2)
 	done := func() { quiet <- struct{}{} }
 	t.device.RemoveUnit(v.lu, done)
 	t.subsystem.RemoveNamespace(v.lu.Unit(), done)
-	for range cap(quiet) {
+	for waiting := cap(quiet); waiting > 0; waiting-- {
 		select {
 		case <-quiet:
 		case <-ctx.Done():
+			go func() {
+				for range waiting {
+					<-quiet
+				}
+				if err := t.release(v); err != nil {
+					t.log.Error("closing a volume that is gone failed", "volume", v.spec.Name, "error", err)
+				}
+			}()
 			return fmt.Errorf("commands are still under way: %w", ctx.Err())
 		}
 	}
+	return t.release(v)
+}
+
+// release closes the device of a volume that no command can reach any more.
+func (t *Target) release(v *volume) error {
 	t.mu.Lock()
 	t.retired.Add(v.lu.Stats())
 	t.retired.Add(t.subsystem.ForgetUnit(v.lu.Unit()))
