@@ -302,7 +302,7 @@ func TestCheckKeepsToItsLimit(t *testing.T) {
 
 func TestTwoHostsMakeOneHistory(t *testing.T) {
 	d := newDouble(flawless)
-	logs := make([]bytes.Buffer, 2)
+	logs, configs := make([]bytes.Buffer, 2), make([]Config, 2)
 	var wg sync.WaitGroup
 	for i := range logs {
 		rec, err := NewRecorder(&logs[i], "host")
@@ -311,14 +311,19 @@ func TestTwoHostsMakeOneHistory(t *testing.T) {
 		}
 		skew := int64(i) * int64(time.Hour) // the clock of the second is ahead
 		rec.now = func() int64 { return Monotonic() + skew }
+		configs[i] = Config{Recorder: rec, FirstClient: uint32(10*i + 1), Clients: 2, Blocks: 2, BlockSize: testBlockSize, Ops: 200}
 		wg.Go(func() {
-			cfg := Config{Recorder: rec, FirstClient: uint32(10*i + 1), Clients: 2, Blocks: 2, BlockSize: testBlockSize, Ops: 200}
-			if err := Run(context.Background(), cfg, d); err != nil {
+			if err := Run(context.Background(), configs[i], d); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
+	// However the two took turns, the first finds at the end what the second has written.
+	configs[0].FirstClient, configs[1].FirstClient = 5, 15
+	if err := errors.Join(Run(context.Background(), configs[1], d), Sweep(context.Background(), configs[0], d)); err != nil {
+		t.Fatal(err)
+	}
 	var read [2]Log
 	for i := range logs {
 		var err error
