@@ -325,21 +325,25 @@ func TestDiscoverySilence(t *testing.T) {
 }
 
 // TestGuests checks that controllers for discovery, and of hosts that do not authenticate,
-// leave room for the others: in all and from each address (NVMe Base 2.0 §6.3).
+// leave room for the others, in all and from each address, and that as many hosts may
+// keep one for discovery as one for I/O (NVMe Base 2.0 §6.3).
 func TestGuests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(t, Config{})
 		keyed := NewHost("keyed")
 		b.Access.SetGrant(keyed.NQN, nvme.Grant{HostKey: secret(1)})
-		for _, c := range []Connect{{Host: keyed}, {Host: NewHost("a"), SubNQN: DiscoveryNQN}} {
+		for _, like := range []struct {
+			Connect
+			each int
+		}{{Connect{Host: keyed}, 32}, {Connect{Host: NewHost("a"), SubNQN: DiscoveryNQN}, 128}} {
 			for i := range 8 {
 				from := fmt.Sprintf("192.0.2.%d", 10+i)
-				for range 32 {
-					b.DialFrom(from).Good(c.Command())
+				for range like.each {
+					b.DialFrom(from).Good(like.Command())
 				}
-				b.DialFrom(from).Fails(c.Command(), wire.ConnectControllerBusy)
+				b.DialFrom(from).Fails(like.Command(), wire.ConnectControllerBusy)
 			}
-			b.DialFrom("192.0.2.99").Fails(c.Command(), wire.ConnectControllerBusy)
+			b.DialFrom("192.0.2.99").Fails(like.Command(), wire.ConnectControllerBusy)
 		}
 		host := NewHost("b")
 		for range 1024 - 256 {

@@ -28,7 +28,7 @@ type Config struct {
 	// PortGroup is the target port group of this head, which selects its access
 	// state in a unit.Group.
 	PortGroup uint16
-	// MaxControllers is how many controllers there are at most but for discovery, 1024 by default.
+	// MaxControllers is how many controllers there are at most, 1024 by default; as many more for discovery.
 	MaxControllers int
 	Access         Access
 	Logger         *slog.Logger
@@ -37,10 +37,13 @@ type Config struct {
 const (
 	lastController = 0xFFEF // FFF0h to FFFFh are reserved (NVMe Base 2.0 §3.1.1)
 	maxControllers = 1024
-	// maxGuests is how many controllers there are at most for discovery, and how many whose host has
-	// yet to authenticate; maxGuestsPerAddress how many of each from one address.
+	// maxGuests is how many controllers there are at most whose host has yet to authenticate;
+	// maxGuestsPerAddress how many of them from one address.
 	maxGuests           = 256
 	maxGuestsPerAddress = 32
+	// maxDiscoveryPerAddress is how many controllers for discovery there are at most from one
+	// address: those of all hosts behind it, which keep them as long as they run.
+	maxDiscoveryPerAddress = 128
 )
 
 // Subsystem is the NVM subsystem of an array as one head presents it, with its
@@ -193,10 +196,14 @@ func (s *Subsystem) roomLocked(c *Controller) bool {
 			near++
 		}
 	}
+	limit, perAddress := maxGuests, maxGuestsPerAddress
+	if c.info.Discovery {
+		limit, perAddress = s.cfg.MaxControllers, maxDiscoveryPerAddress
+	}
 	switch {
 	case len(s.controllers) > int(s.cfg.LastController-s.cfg.FirstController): // no id is left
 		return false
-	case c.guest.Load() && (guests >= maxGuests || near >= maxGuestsPerAddress):
+	case c.guest.Load() && (guests >= limit || near >= perAddress):
 		return false
 	}
 	return all < s.cfg.MaxControllers
