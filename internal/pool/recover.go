@@ -33,12 +33,13 @@ func (p *Pool) recover() error {
 		}
 	}
 	p.amend(problems)
-	return p.ungrow()
+	p.ungrow()
+	return nil
 }
 
 // ungrow cuts the files that are longer than their volumes, and empty there. One that does not
-// fit its volume otherwise is the data plane's to tell of.
-func (p *Pool) ungrow() error {
+// fit its volume otherwise is the data plane's to tell of, and one that cannot be cut does no harm.
+func (p *Pool) ungrow() {
 	for _, v := range p.docs.pool.Volumes {
 		if v.Kind != array.VolumeFile || v.Truncate {
 			continue
@@ -47,12 +48,12 @@ func (p *Pool) ungrow() error {
 		if size, err := fitBacking(path, v); err != nil || size == int64(v.Size) {
 			continue
 		}
+		problem := Problem{Path: path, Offset: -1, Text: "cut off what an interrupted growth of the volume has left", Mended: true}
 		if err := cut(path, int64(v.Size)); err != nil {
-			return fmt.Errorf("cutting off what an interrupted growth of volume %s has left: %w", v.Name, err)
+			problem.Text, problem.Mended = fmt.Sprintf("what an interrupted growth of the volume has left could not be cut off: %v", err), false
 		}
-		p.problems = append(p.problems, Problem{Path: path, Offset: -1, Text: "cut off what an interrupted growth of the volume has left", Mended: true})
+		p.problems = append(p.problems, problem)
 	}
-	return nil
 }
 
 // amend passes over, in the document, the numbers of files that nobody knows, so that they are in

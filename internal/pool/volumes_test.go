@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/unit"
 )
@@ -134,6 +136,38 @@ func TestBackingThatSomethingElseChanged(t *testing.T) {
 		t.Errorf("a missing file: %v", err)
 	}
 	check(1)
+}
+
+// A file that cannot be cut after an interrupted growth keeps no array from starting.
+func TestGrowthThatCannotBeUndone(t *testing.T) {
+	f := newFixture(t)
+	v := f.create(array.Volume{Name: "db1", Kind: array.VolumeFile, Size: 4 * array.MiB, Thin: true})
+	path := f.pool.volumePath(v.ID)
+	if err := os.Truncate(path, 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	protect := func(flags int, mode fs.FileMode) {
+		t.Helper()
+		if os.Geteuid() != 0 {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const appendOnly = 0x20 // FS_APPEND_FL of linux/fs.h
+	protect(appendOnly, 0o400)
+	defer protect(0, 0o600)
+	f.reopen()
+	f.problems("could not be cut off: truncate")
 }
 
 func TestGrowAndShrink(t *testing.T) {
