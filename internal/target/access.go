@@ -2,6 +2,7 @@ package target
 
 import (
 	"net/netip"
+	"slices"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/iscsi"
@@ -152,16 +153,22 @@ func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
 // applySessions ends the sessions of initiators that no host names any more, that now
 // belong to another host or have to prove other secrets, and those of an old name of the
 // target; and gives every session the LUNs of its host.
-func (t *Target) applySessions(previous, state *array.State) {
-	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
-		return // a volume that is not mapped came, or an attribute changed
-	}
+func (t *Target) applySessions(state *array.State) {
 	t.server.Review()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := range t.nexuses {
 		n.SetLUNs(t.lunMapLocked(state.LUNs(n.host)))
 	}
+}
+
+// viewsDiffer reports whether hosts may see something else than before: not so where
+// volumes came that nobody maps, or attributes changed.
+func (t *Target) viewsDiffer(previous, state *array.State, came map[string]bool) bool {
+	if previous == nil || previous.Document != state.Document || t.losesVolume(state) {
+		return true
+	}
+	return slices.ContainsFunc(state.Document.Mappings, func(m *array.Mapping) bool { return came[m.Volume] })
 }
 
 // losesVolume reports whether the state lacks a volume that is presented now.

@@ -77,3 +77,38 @@ func TestSameStateAgain(t *testing.T) {
 	default:
 	}
 }
+
+// TestVolumesOfPoolThatComes checks that hosts see the volumes of a pool that was not there when
+// they were mapped, over both protocols, though nothing else has changed.
+func TestVolumesOfPoolThatComes(t *testing.T) {
+	f := newFixture(t)
+	f.addVolume(1, 1<<20, 3)
+	f.withNVMe()
+	f.doc.Next = array.Counters{Host: 99, HostGroup: 99, Mapping: 99, Portal: 99, PortalTag: 99}
+	f.pd.System, f.pd.NextVolume = false, 99
+	system := &array.PoolDocument{
+		Format: array.Format, Object: array.Object{ID: "p000000000002", Rev: 1}, Name: "system", Kind: array.PoolFile, ArrayID: f.doc.ID, System: true, Extent: 1 << 20,
+	}
+	doc := &f.doc
+	apply := func(pools ...*array.PoolDocument) {
+		t.Helper()
+		s, err := array.NewState(doc, append(pools, system))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc = s.Document
+		if err := f.tgt.Apply(context.Background(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply()
+	s := f.login()
+	c := f.mustConnect(nvmehost.Options{IOQueues: 1})
+	apply(&f.pd)
+	if got := f.luns(s); len(got) != 1 || got[0] != initiator.LUN(3) {
+		t.Errorf("LUNs %x", got)
+	}
+	if got, err := c.ActiveNamespaces(context.Background(), 0); err != nil || len(got) != 1 || got[0] != 4 {
+		t.Errorf("namespaces %v, %v", got, err)
+	}
+}

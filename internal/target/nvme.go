@@ -202,9 +202,6 @@ func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {
 // applyControllers gives every NVMe host its new namespaces, and ends the
 // controllers of hosts that are gone or have other keys.
 func (t *Target) applyControllers(previous, state *array.State) {
-	if previous != nil && previous.Document == state.Document && !t.losesVolume(state) {
-		return
-	}
 	if discoveryDiffers(previous, state) {
 		t.subsystem.DiscoveryChanged()
 	}

@@ -142,8 +142,7 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 	previous := t.state
 	t.mu.Unlock()
 
-	var errs []error
-	errs = append(errs, t.applyVolumes(state)...)
+	came, errs := t.applyVolumes(state)
 	if err := t.applyPorts(previous, state); err != nil {
 		errs = append(errs, err)
 	}
@@ -158,8 +157,10 @@ func (t *Target) Apply(ctx context.Context, state *array.State) error {
 		errs = append(errs, err)
 	}
 	t.applyAccess(state)
-	t.applySessions(previous, state)
-	t.applyControllers(previous, state)
+	if t.viewsDiffer(previous, state, came) {
+		t.applySessions(state)
+		t.applyControllers(previous, state)
+	}
 	errs = append(errs, t.removeVolumes(ctx, state)...)
 	t.applyListeners(state)
 	return errors.Join(errs...)

@@ -26,9 +26,10 @@ type volume struct {
 	fault block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
 
-// applyVolumes opens new volumes and changes those that differ.
-func (t *Target) applyVolumes(state *array.State) []error {
-	var errs []error
+// applyVolumes opens new volumes and changes those that differ. It returns the ids of
+// those that came.
+func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []error) {
+	came = map[string]bool{}
 	for _, p := range state.Pools {
 		for _, spec := range p.Volumes {
 			t.mu.Lock()
@@ -38,6 +39,7 @@ func (t *Target) applyVolumes(state *array.State) []error {
 			switch {
 			case v == nil:
 				err = t.addVolume(spec, p)
+				came[spec.ID] = err == nil
 				t.mu.Lock()
 				t.failed[spec.ID] = err
 				t.mu.Unlock()
@@ -49,7 +51,7 @@ func (t *Target) applyVolumes(state *array.State) []error {
 			}
 		}
 	}
-	return errs
+	return came, errs
 }
 
 func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
