@@ -188,7 +188,14 @@ func (a *Agent) Start(ctx context.Context, plane DataPlane) error {
 		return errors.New("the agent has a data plane already")
 	}
 	a.plane = plane
-	a.Reapply(ctx)
+	if err := a.answers(ctx); err != nil { // to wait for Apply would keep the API away for long
+		a.log.Error("the data plane has not taken over the configuration", "error", err)
+		a.mu.Lock()
+		a.applyErr = err
+		a.mu.Unlock()
+	} else {
+		a.Reapply(ctx)
+	}
 	return ctx.Err()
 }
 

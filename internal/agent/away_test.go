@@ -1,16 +1,19 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
 	"lintel.io/lintel/internal/agent"
+	"lintel.io/lintel/internal/array"
 )
 
 // setAway makes the data plane answer or not; where only Apply fails, it goes away in the
@@ -110,6 +113,30 @@ func TestDataPlaneGoesAwayDuringAChange(t *testing.T) {
 		if a.Code == "configuration-not-applied" {
 			t.Errorf("still %v", a)
 		}
+	}
+}
+
+// hung is a data plane that does not answer, and takes its time over that.
+type hung struct{ *fakePlane }
+
+func (h hung) Apply(ctx context.Context, _ *array.State) error {
+	<-ctx.Done()
+	return errors.Join(agent.ErrNoAnswer, ctx.Err())
+}
+
+// An agent whose data plane hangs starts all the same, and gives it the state when it is back.
+func TestStartBesideAHungDataPlane(t *testing.T) {
+	a, err := agent.Open(agent.Options{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	plane := hung{newFakePlane(t.TempDir())}
+	plane.setAway(true, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := a.Start(ctx, plane); err != nil {
+		t.Fatalf("it waited for the data plane: %v", err)
 	}
 }
 

@@ -174,9 +174,7 @@ func (a *Agent) commitSome(batch []*mutation) (n int) {
 // ready returns an error where the data plane could not take a change over, or has not taken the one
 // before: no change is made on top of one that is not in effect.
 func (a *Agent) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-	defer cancel()
-	err := a.plane.Ready(ctx)
+	err := a.answers(context.Background())
 	if err == nil && noAnswer(a.lastApply()) {
 		a.Reapply(context.Background())
 		if err = a.lastApply(); !noAnswer(err) {
@@ -187,6 +185,13 @@ func (a *Agent) ready() error {
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	return nil
+}
+
+// answers returns an error where the data plane does not say soon that it is there.
+func (a *Agent) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return a.plane.Ready(ctx)
 }
 
 // lastApply returns what the last Apply has failed with.
