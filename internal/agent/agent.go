@@ -43,6 +43,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Now tells the time; nil stands for time.Now.
 	Now func() time.Time
+	// Retry is how long after the data plane has not taken over all of the configuration
+	// it is given it again; 30 s where 0.
+	Retry time.Duration
 }
 
 // Agent is the management of one array. Its methods may be called concurrently.
@@ -66,6 +69,7 @@ type Agent struct {
 	pools    map[string]*pool.Pool // by id
 	tidy     map[string]*tidying   // by pool id: work done that its document still lists
 	applyErr error                 // of the last Apply
+	again    *time.Timer           // for the next one, where that is due
 	copyErrs map[string]error      // why a copy of the array's document is behind, by its place
 	closed   bool
 }
@@ -82,6 +86,7 @@ func Open(opts Options) (_ *Agent, err error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	opts.Retry = cmp.Or(opts.Retry, 30*time.Second)
 	a := &Agent{
 		opts: opts, log: opts.Logger, started: opts.Now(),
 		env:      array.Env{Now: opts.Now, Random: rand.Reader},
@@ -228,12 +233,17 @@ func (a *Agent) openedPools() []*pool.Pool {
 // closed before, by whoever made it.
 func (a *Agent) Close() error {
 	a.queue.close()
+	a.applying.Lock()
+	defer a.applying.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return nil
 	}
 	a.closed = true
+	if a.again != nil {
+		a.again.Stop()
+	}
 	var errs []error
 	for _, p := range a.pools {
 		errs = append(errs, p.Close())

@@ -380,20 +380,39 @@ func (a *Agent) Reapply(ctx context.Context) { _ = a.apply(ctx) } // it is an al
 
 // apply gives the state to the data plane, and then finishes the changes that wait for that.
 // Where there is no answer they wait for the next time: what the data plane has still
-// open is not known. It returns, and keeps for the alerts, why not all of the state is in effect.
+// open is not known. It returns, and keeps for the alerts, why not all of the state is in effect,
+// and tries again later.
 func (a *Agent) apply(ctx context.Context, finish ...func()) error {
 	a.applying.Lock()
 	defer a.applying.Unlock()
 	a.unfinished = append(a.unfinished, finish...)
+	a.mu.Lock()
+	closed := a.closed
+	a.mu.Unlock()
+	if closed {
+		return errClosing
+	}
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	err := a.plane.Apply(ctx, a.state.Load())
-	if err != nil {
-		a.log.Error("the data plane could not take over all of the configuration", "error", err)
-	}
 	a.mu.Lock()
+	before := a.applyErr
 	a.applyErr = err
+	if a.again != nil {
+		a.again.Stop()
+		a.again = nil
+	}
+	// Whoever follows a data plane that does not answer calls Reapply when it does.
+	if err != nil && !noAnswer(err) && !a.closed {
+		a.again = time.AfterFunc(a.opts.Retry, func() { a.Reapply(context.Background()) })
+	}
 	a.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		a.log.Error("the data plane could not take over all of the configuration", "error", err)
+	case err == nil && before != nil:
+		a.log.Info("the data plane has taken over all of the configuration")
+	}
 	if noAnswer(err) {
 		return err
 	}

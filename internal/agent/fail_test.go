@@ -4,7 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -97,6 +99,41 @@ func TestApplyErrorIsAnAlert(t *testing.T) {
 	alerts := call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts
 	if len(alerts) == 0 || alerts[0].Code != "configuration-not-applied" {
 		t.Errorf("alerts %v", alerts)
+	}
+}
+
+func TestApplyIsTriedAgain(t *testing.T) {
+	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "data"), retry: 10 * time.Millisecond}
+	r.start()
+	t.Cleanup(r.stop)
+	r.plane.mu.Lock()
+	r.plane.applyErr = errors.New("no such luck")
+	r.plane.mu.Unlock()
+	call(r, r.volumes.CreateVolume, &lintelv1.CreateVolumeRequest{Spec: &lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib}})
+	notApplied := func() bool {
+		return slices.ContainsFunc(call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts,
+			func(a *lintelv1.Alert) bool { return a.Code == "configuration-not-applied" })
+	}
+	if !notApplied() {
+		t.Fatal("no alert")
+	}
+	r.plane.mu.Lock()
+	r.plane.applyErr = nil
+	r.plane.mu.Unlock()
+	for notApplied() { // until the test's own deadline
+		time.Sleep(time.Millisecond)
+	}
+	// An agent that is closed gives nothing to its data plane any more.
+	r.plane.mu.Lock()
+	r.plane.applyErr = errors.New("no such luck")
+	r.plane.mu.Unlock()
+	call(r, r.volumes.CreateVolume, &lintelv1.CreateVolumeRequest{Spec: &lintelv1.VolumeSpec{Name: "db2", SizeBytes: gib}})
+	a := r.agent
+	r.stop()
+	before := r.plane.applies
+	a.Reapply(t.Context())
+	if r.plane.applies != before {
+		t.Error("a closed agent has given its state to the data plane")
 	}
 }
 

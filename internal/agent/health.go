@@ -69,7 +69,7 @@ var (
 	}
 	alertApply = &alertKind{
 		"configuration-not-applied", lintelv1.Severity_SEVERITY_CRITICAL,
-		"part of the configuration is stored but not in effect: %v", "repeat the change, or restart the array",
+		"part of the configuration is stored but not in effect: %v", "it is tried again every half a minute; where that does not help, repeat the change or restart the array",
 	}
 	alertCopyBehind = &alertKind{
 		"copy-behind", lintelv1.Severity_SEVERITY_WARNING,

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -35,6 +36,8 @@ type fakePlane struct {
 	access   map[uint16]array.AccessState
 	busy     map[netip.AddrPort]bool
 	applyErr error
+	applies  int
+	closed   bool
 
 	away, awayAtApply bool // does not answer
 }
@@ -65,6 +68,10 @@ func (f *fakePlane) Ready(context.Context) error {
 func (f *fakePlane) Apply(_ context.Context, s *array.State) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.applies++
+	if f.closed {
+		return errors.New("the plane is closed")
+	}
 	if err := f.answerLocked(); err != nil {
 		return err
 	}
@@ -188,6 +195,7 @@ func (f *fakePlane) Stats(context.Context) (*agent.Stats, error) {
 func (f *fakePlane) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.closed = true
 	for _, d := range f.devices {
 		_ = d.Close()
 	}
@@ -200,6 +208,7 @@ func (f *fakePlane) close() {
 
 // rig is an array with a fake data plane and clients of its API.
 type rig struct {
+	retry  time.Duration // of agent.Options
 	t      testing.TB
 	dir    string
 	agent  *agent.Agent
@@ -226,7 +235,7 @@ func newRig(t testing.TB) *rig {
 
 func (r *rig) start() {
 	r.t.Helper()
-	a, err := agent.Open(agent.Options{DataDir: r.dir, Version: "test"})
+	a, err := agent.Open(agent.Options{DataDir: r.dir, Version: "test", Retry: r.retry})
 	if err != nil {
 		r.t.Fatal(err)
 	}
