@@ -32,13 +32,14 @@ const (
 // disk is a Nexus with one LUN of memory: it knows TEST UNIT READY, READ(10)
 // and WRITE(10) with blocks of 512 bytes.
 type disk struct {
-	mu     sync.Mutex
-	data   []byte
-	hold   func(t *scsi.Task) bool // keeps a command instead of running it
-	held   []*scsi.Task
-	done   []uint64 // tags in order of execution
-	closed bool
-	tmf    []scsi.Function
+	mu      sync.Mutex
+	data    []byte
+	hold    func(t *scsi.Task) bool // keeps a command instead of running it
+	held    []*scsi.Task
+	done    []uint64 // tags in order of execution
+	closed  bool
+	closing func() // called before Close does anything
+	tmf     []scsi.Function
 }
 
 func newDisk() *disk { return &disk{data: make([]byte, 16<<20)} }
@@ -154,6 +155,9 @@ func (d *disk) Manage(f scsi.Function, lun, tag uint64, done func(scsi.Response)
 }
 
 func (d *disk) Close(done func()) {
+	if d.closing != nil {
+		d.closing()
+	}
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()

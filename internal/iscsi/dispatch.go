@@ -173,6 +173,14 @@ func (c *conn) logout(b wire.BHS) error {
 	leave := response == wire.LogoutOK && (reason == wire.LogoutCloseSession || cid == c.cid)
 	if leave && c.nexus != nil {
 		c.endTasks()
+		// The initiator may rely on it that its reservations are gone when it has the answer.
+		s.mu.Lock()
+		last := len(s.conns) == 1
+		s.ending = s.ending || last
+		s.mu.Unlock()
+		if last {
+			s.leave()
+		}
 	}
 	if !immediate {
 		s.expCmdSN.CompareAndSwap(b.CmdSN(), b.CmdSN()+1)

@@ -106,7 +106,7 @@ func (s *Server) newSessionLocked(l *login, cmdSN uint32) (*session, error) {
 	sess := &session{
 		server: s, id: s.nextID, key: l.key(), tsih: tsih, discovery: l.discovery, alias: l.alias, user: l.user(),
 		terms: l.grant.Terms, from: from, since: time.Now(),
-		params: l.params.Negotiated, gone: make(chan struct{}), conns: map[uint16]*conn{}, queue: map[uint32]request{},
+		params: l.params.Negotiated, drained: make(chan struct{}), gone: make(chan struct{}), conns: map[uint16]*conn{}, queue: map[uint32]request{},
 	}
 	sess.expCmdSN.Store(cmdSN)
 	sess.maxCmdSN.Store(cmdSN + uint32(s.cfg.QueueDepth) - 1)

@@ -211,6 +211,31 @@ func TestLogoutOther(t *testing.T) {
 	settle(t, "the end of the session", func() bool { return len(h.server.Sessions()) == 0 })
 }
 
+// TestLogoutEndsNexus checks that the nexus, and with it what it alone was holding, is gone
+// when a logout is answered (RFC 7143 §11.15.1, SAM-5 §6.3.4).
+func TestLogoutEndsNexus(t *testing.T) {
+	for _, reason := range []uint8{wire.LogoutCloseSession, wire.LogoutCloseConnection} {
+		h := newHarness(t, Config{})
+		answered := make(chan struct{})
+		h.array.disk.closing = func() {
+			select {
+			case <-answered:
+				t.Error("the logout was answered before the nexus was closed")
+			case <-time.After(100 * time.Millisecond): // for the answer to come, if it does
+			}
+		}
+		c := h.login()
+		c.good(c.tur())
+		c.send(&wire.Logout{Immediate: true, Reason: reason, ITT: 1, CmdSN: c.cmdSN}, nil)
+		if p := c.recv(wire.OpLogoutResponse); p.Response() != wire.LogoutOK {
+			t.Errorf("logout: %d", p.Response())
+		}
+		close(answered)
+		c.ended()
+		settle(t, "the end of the session", func() bool { return len(h.server.Sessions()) == 0 })
+	}
+}
+
 // TestCrossLogout checks that two connections that log the session out at once do not wait for each other.
 func TestCrossLogout(t *testing.T) {
 	for range 20 {

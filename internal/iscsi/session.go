@@ -29,7 +29,9 @@ type session struct {
 	params    Negotiated
 	nexus     Nexus // nil in a discovery session
 
-	gone chan struct{} // closed when nothing of the session is left
+	leaving sync.Once     // closes the nexus
+	drained chan struct{} // closed when none of its commands can reach a device
+	gone    chan struct{} // closed when nothing of the session is left
 
 	expCmdSN  atomic.Uint32
 	maxCmdSN  atomic.Uint32
@@ -323,6 +325,17 @@ func (s *session) connGone(c *conn) {
 	}
 }
 
+// leave closes the nexus. When it returns, what the nexus alone was holding is free for others.
+func (s *session) leave() {
+	s.leaving.Do(func() {
+		if s.nexus == nil {
+			close(s.drained)
+			return
+		}
+		s.nexus.Close(func() { close(s.drained) })
+	})
+}
+
 // finish closes the nexus; the session is gone when none of its commands can reach a device.
 func (s *session) finish() {
 	s.mu.Lock()
@@ -332,13 +345,18 @@ func (s *session) finish() {
 	if twice {
 		return
 	}
+	s.leave()
 	done := func() {
 		s.server.forget(s)
 		close(s.gone)
 	}
-	if s.nexus == nil {
+	select {
+	case <-s.drained:
 		done()
-		return
+	default:
+		go func() {
+			<-s.drained
+			done()
+		}()
 	}
-	s.nexus.Close(done)
 }
