@@ -30,6 +30,7 @@ type dataPlane struct {
 	mu     sync.Mutex
 	pools  map[string]*pool.Data // by id
 	failed map[string]error      // why a pool could not be opened, by id
+	closed bool
 }
 
 var _ agent.DataPlane = (*dataPlane)(nil)
@@ -73,6 +74,9 @@ func (d *dataPlane) Apply(ctx context.Context, s *array.State) error {
 func (d *dataPlane) openPools(s *array.State) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed { // the manager may try once more before it is closed itself
+		return target.ErrClosed
+	}
 	var errs []error
 	for _, doc := range s.Pools {
 		if d.pools[doc.ID] != nil {
@@ -125,6 +129,7 @@ func (d *dataPlane) close() error {
 	d.target.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.closed = true
 	for _, p := range d.pools {
 		errs = append(errs, p.Close())
 	}
