@@ -49,7 +49,7 @@ var (
 	}
 	alertVolumeIO = &alertKind{
 		"volume-io-errors", lintelv1.Severity_SEVERITY_CRITICAL,
-		"the storage below the volume fails reads or writes: %v", "look at the disks below, and at the kernel's log; this is told for a day after the last failure",
+		"the storage below the volume fails reads or writes: %v", "look at the disks below, and at the kernel's log; this is told for a day after the last failure, for five minutes where what was gone came back",
 	}
 	alertVolumeSpace = &alertKind{
 		"volume-no-space", lintelv1.Severity_SEVERITY_CRITICAL,

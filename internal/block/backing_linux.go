@@ -43,7 +43,7 @@ type backing struct {
 	// again. After fdatasync has failed, the kernel has dropped the dirty
 	// pages or marked them clean, and the next fdatasync succeeds: nobody can
 	// tell any more which acknowledged writes are on the medium.
-	broken atomic.Pointer[lasting]
+	broken atomic.Pointer[verdict]
 	faults faults
 	// check, where not nil, tells what is wrong with the backing file before
 	// a flush vouches for it.
@@ -385,7 +385,7 @@ func (b *backing) fails(op Op, off int64, errno unix.Errno) error {
 	if kind == KindNoSpace || kind == KindReadOnly {
 		kind = KindMedium // neither passes by itself, unlike these
 	}
-	b.broken.CompareAndSwap(nil, &lasting{since: time.Now(), err: &Error{
+	b.broken.CompareAndSwap(nil, &verdict{since: time.Now(), err: &Error{
 		Kind: kind,
 		Off:  unknown,
 		Err:  fmt.Errorf("%s: writes may be lost since the last good flush; check the storage and open the device again: %w", b.path, errno),

@@ -73,7 +73,7 @@ type file struct {
 	id       unix.Stat_t // at open: for the device and inode numbers
 	verified atomic.Int64
 	verifyFn func()                  // made once: a method value allocates
-	wrong    atomic.Pointer[lasting] // what verify found, nil for nothing
+	wrong    atomic.Pointer[verdict] // what verify found, nil for nothing
 }
 
 var (
@@ -323,9 +323,9 @@ func (d *file) verifyLocked() *Error {
 	case wrong == nil:
 		d.wrong.Store(nil)
 	case before == nil:
-		d.wrong.Store(&lasting{err: wrong, since: time.Now()})
+		d.wrong.Store(&verdict{err: wrong, since: time.Now()})
 	default:
-		d.wrong.Store(&lasting{err: wrong, since: before.since})
+		d.wrong.Store(&verdict{err: wrong, since: before.since})
 	}
 	return wrong
 }

@@ -53,14 +53,14 @@ const (
 	passingFaultTold = 5 * time.Minute
 )
 
-// A lasting error concerns more than one request.
-type lasting struct {
+// A verdict is an error that concerns more than one request.
+type verdict struct {
 	err   *Error
 	since time.Time
 }
 
-func (l *lasting) fault(kind FaultKind) *Fault {
-	return &Fault{Kind: kind, Reason: l.err.Err.Error(), Since: l.since}
+func (v *verdict) fault(kind FaultKind) *Fault {
+	return &Fault{Kind: kind, Reason: v.err.Err.Error(), Since: v.since}
 }
 
 // An episode is failed requests with less than told between two of them.

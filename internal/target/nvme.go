@@ -47,20 +47,20 @@ func refuse(format string, args ...any) error {
 	return &nvme.Refusal{Status: wire.ConnectInvalidHost, Reason: fmt.Sprintf(format, args...)}
 }
 
-// terms are what a host is let in on: with other ones it has to connect anew.
-type terms struct{ host, hostKey, controllerKey, tlsKey string }
+// nvmeTerms are what a host is let in on: with other ones it has to connect anew.
+type nvmeTerms struct{ host, hostKey, controllerKey, tlsKey string }
 
 // String hides the keys.
-func (m terms) String() string { return "terms of host " + m.host }
+func (m nvmeTerms) String() string { return "terms of host " + m.host }
 
-func termsOf(h *array.Host) terms { return terms{h.ID, h.DHCHAPKey, h.DHCHAPCtrlKey, h.TLSKey} }
+func nvmeTermsOf(h *array.Host) nvmeTerms { return nvmeTerms{h.ID, h.DHCHAPKey, h.DHCHAPCtrlKey, h.TLSKey} }
 
 // ownerOf returns the host that a controller was let in as, nil where its NQN now leads
 // to none, to another one, or to other keys.
 func ownerOf(c *nvme.Controller, s *array.State) *array.Host {
 	info := c.Info()
 	h := s.MatchNQN(info.HostNQN, info.Remote.Addr())
-	if h == nil || c.Terms() != termsOf(h) {
+	if h == nil || c.Terms() != nvmeTermsOf(h) {
 		return nil
 	}
 	return h
@@ -79,7 +79,7 @@ func (a nvmeAccess) Authorize(r nvme.ConnectRequest) (nvme.Grant, error) {
 	if err := checkTLS(h, r); err != nil {
 		return nvme.Grant{}, err
 	}
-	g := nvme.Grant{Terms: termsOf(h)}
+	g := nvme.Grant{Terms: nvmeTermsOf(h)}
 	if p := portalAt(s, r.Local); p != nil {
 		g.PortGroup = p.Group
 	}
