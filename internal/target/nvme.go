@@ -53,7 +53,9 @@ type nvmeTerms struct{ host, hostKey, controllerKey, tlsKey string }
 // String hides the keys.
 func (m nvmeTerms) String() string { return "terms of host " + m.host }
 
-func nvmeTermsOf(h *array.Host) nvmeTerms { return nvmeTerms{h.ID, h.DHCHAPKey, h.DHCHAPCtrlKey, h.TLSKey} }
+func nvmeTermsOf(h *array.Host) nvmeTerms {
+	return nvmeTerms{h.ID, h.DHCHAPKey, h.DHCHAPCtrlKey, h.TLSKey}
+}
 
 // ownerOf returns the host that a controller was let in as, nil where its NQN now leads
 // to none, to another one, or to other keys.
