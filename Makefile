@@ -29,7 +29,7 @@ unit: ## run the tests that need nothing but Go
 conformance: deps build ## run libiscsi's conformance suite in all its variants
 	@$(GO) run ./test/summary -skips -- $(GO) test -json -count=1 -timeout 30m ./test/conformance
 
-lab-test: build ## run the tests with real Linux hosts (builds their kernel once: ten minutes)
+lab-test: build ## run the tests with real Linux hosts (builds their kernel once: six to ten minutes)
 	@test/lab-deps.sh
 	@$(BIN)/lintel lab build
 	@LINTEL_LAB=1 $(GO) run ./test/summary -skips -tests -- $(GO) test -json -count=1 -timeout 25m ./lab/...

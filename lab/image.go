@@ -54,7 +54,7 @@ type image struct {
 }
 
 // BuildImages returns the images and builds those that are missing: a kernel takes
-// some ten minutes, a root file system one. Another process that builds the same
+// six to ten minutes on two processors, a root file system one. Another process that builds the same
 // image is waited for.
 func BuildImages(ctx context.Context, progress Progress) (Images, error) {
 	var out Images

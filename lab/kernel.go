@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,7 +38,7 @@ func kernelImage() image {
 	return image{
 		name: "kernel",
 		inputs: func() (string, error) {
-			// A newer source package alone is no reason to build for ten minutes.
+			// A newer source package alone is no reason to build for minutes.
 			return kernelRecipe + kernelPackage + kernelConfig + kernelPatch, nil
 		},
 		make: makeKernel,
@@ -64,8 +65,10 @@ func makeKernel(ctx context.Context, out, work string, log io.Writer) error {
 	}
 	tree := filepath.Join(work, "linux-source-6.1")
 	fmt.Fprintln(log, stepPrefix+"kernel: patching and configuring")
+	if err := applyPatch(ctx, log, tree, patch); err != nil {
+		return err
+	}
 	for _, argv := range [][]string{
-		{"patch", "-p1", "--forward", "-i", patch},
 		{"make", "ARCH=um", "defconfig"},
 		{"scripts/kconfig/merge_config.sh", "-m", ".config", fragment},
 		{"make", "ARCH=um", "olddefconfig"},
@@ -82,7 +85,7 @@ func makeKernel(ctx context.Context, out, work string, log io.Writer) error {
 		return fmt.Errorf("the configuration lost %s", strings.Join(missing, ", "))
 	}
 	jobs := fmt.Sprintf("-j%d", runtime.NumCPU())
-	fmt.Fprintln(log, stepPrefix+"kernel: compiling, some ten minutes on two processors")
+	fmt.Fprintln(log, stepPrefix+"kernel: compiling, six to ten minutes on two processors")
 	if err := buildStep(ctx, log, tree, "make", "ARCH=um", jobs, "linux"); err != nil {
 		return err
 	}
@@ -90,6 +93,49 @@ func makeKernel(ctx context.Context, out, work string, log io.Writer) error {
 		return err
 	}
 	return verifyKernel(ctx, out)
+}
+
+// applyPatch changes a source tree as a patch says, unless the source has the change already:
+// a newer one may come with it.
+func applyPatch(ctx context.Context, log io.Writer, tree, patch string) error {
+	try := func(out io.Writer, options ...string) error {
+		argv := append([]string{"patch", "-p1", "--force", "--reject-file=-", "-i", patch}, options...)
+		return buildStep(ctx, out, tree, argv...)
+	}
+	if try(log, "--reverse", "--dry-run") == nil {
+		fmt.Fprintln(log, stepPrefix+"kernel: the source has the patch already")
+		return nil
+	}
+	var said strings.Builder
+	err := try(io.MultiWriter(log, &said), "--forward", "--dry-run")
+	if err == nil {
+		return try(log, "--forward")
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("the lab's patch does not fit %s in %s: %w; install the version of Debian's %s that it was made for (lab/image/kernel.patch), "+
+		"or set %s to a kernel that is built already", misfits(said.String()), kernelSource, err, kernelPackage, KernelVariable)
+}
+
+// misfits names the files for which patch(1), as its output says, found no place for a change.
+func misfits(output string) string {
+	var files []string
+	at := ""
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "checking file "); ok {
+			at = name
+		} else if name, ok := strings.CutPrefix(line, "|+++ b/"); ok { // a file that is not there
+			at = name
+		} else if strings.Contains(line, " out of ") && !slices.Contains(files, at) {
+			files = append(files, at)
+		}
+	}
+	if len(files) == 0 {
+		return "the source"
+	}
+	return strings.Join(files, ", ")
 }
 
 // missingOptions returns what a fragment asks for and a configuration does not have.

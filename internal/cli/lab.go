@@ -22,7 +22,7 @@ is needed of the machine but Linux, as root or where users may make namespaces.
 
 "lintel lab up single" starts one head with an array and one host that uses a volume of
 it over two paths. Guests start in seconds; building their kernel and their root
-file system takes some ten minutes, once.`,
+file system takes six to ten minutes on two processors, once.`,
 		"  lintel lab build\n  lintel lab up single\n  lintel lab shell host1\n  lintel lab down",
 		a.labBuildCommand(), a.labUpCommand(), a.labStatusCommand(), a.labShellCommand(), a.labRunCommand(),
 		a.labFailCommand(), a.labHealCommand(), a.labDownCommand(), a.labGCCommand(),
@@ -34,7 +34,7 @@ func (a *app) labBuildCommand() *cobra.Command {
 		Use:   "build",
 		Short: "Build the guests' kernel and root file system",
 		Long: `Builds what guests start from, unless it is there: a kernel from Debian's
-linux-source-6.1 (ten minutes on two processors) and a root file system by mmdebstrap (a
+linux-source-6.1 (six to ten minutes on two processors) and a root file system by mmdebstrap (a
 minute). Both are kept in lintel/lab in the user's cache folder, or in $LINTEL_LAB_CACHE, and
 built anew only when their recipe changes. $LINTEL_LAB_KERNEL names a kernel to use
 instead, which may be compressed (.xz).`,
