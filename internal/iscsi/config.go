@@ -27,9 +27,9 @@ type Config struct {
 	MaxLoginText           int // bytes of text in one exchange of login or text PDUs, 64 KiB
 	MaxSessions            int // 1024, discovery sessions not counted
 	MaxDiscovery           int // discovery sessions, 256
-	MaxDiscoveryPerAddress int // and from one address, 32
+	MaxDiscoveryPerAddress int // and from one address or IPv6 /64, 32
 	MaxPendingLogins       int // connections before full feature phase, 2048
-	MaxPendingPerAddress   int // and from one address, half of MaxPendingLogins
+	MaxPendingPerAddress   int // and from one address or IPv6 /64, half of MaxPendingLogins
 
 	// DataBudget bounds the bytes of all commands that wait for more Data-Out, 256 MiB;
 	// ConnectionBudget those of one connection, 64 MiB.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"lintel.io/lintel/internal/origin"
 	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
@@ -85,8 +86,8 @@ func (s *Server) newSessionLocked(l *login, cmdSN uint32) (*session, error) {
 	if s.closed {
 		return nil, Refuse(wire.LoginServiceUnavailable, "shutting down")
 	}
-	from := l.peer.Remote.Addr()
-	like, near := 0, 0 // sessions of the same type, and those of them from the same address
+	from := origin.Of(l.peer.Remote.Addr())
+	like, near := 0, 0 // sessions of the same type, and those of them from the same origin
 	for _, o := range s.sessions {
 		if o.discovery == l.discovery {
 			like++

@@ -219,10 +219,14 @@ func TestDropBeginsNoMore(t *testing.T) {
 	})
 }
 
-// TestDiscoveryLimits checks that discovery sessions are bounded in all and for each address, and do not
+// TestDiscoveryLimits checks that discovery sessions are bounded in all and for each address or IPv6 network, and do not
 // count as others (RFC 7143 §11.13.5).
 func TestDiscoveryLimits(t *testing.T) {
-	h := newHarness(t, Config{MaxDiscovery: 3, MaxDiscoveryPerAddress: 2, MaxSessions: 1})
+	const (
+		site   = "2001:db8:0:1::1"
+		sameV6 = "2001:db8:0:1:2::3"
+	)
+	h := newHarness(t, Config{MaxDiscovery: 5, MaxDiscoveryPerAddress: 2, MaxSessions: 1})
 	n := uint16(0)
 	discover := func(from string) wire.LoginStatus {
 		c := h.dialFrom(from)
@@ -233,7 +237,7 @@ func TestDiscoveryLimits(t *testing.T) {
 	for i, want := range []struct {
 		from   string
 		status wire.LoginStatus
-	}{{here, 0}, {here, 0}, {here, wire.LoginOutOfResources}, {there, 0}, {there, wire.LoginOutOfResources}} {
+	}{{here, 0}, {here, 0}, {here, wire.LoginOutOfResources}, {site, 0}, {sameV6, 0}, {site, wire.LoginOutOfResources}, {there, 0}, {there, wire.LoginOutOfResources}} {
 		if s := discover(want.from); s != want.status {
 			t.Errorf("discovery session %d: %s", i+1, s)
 		}

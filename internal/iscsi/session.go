@@ -24,7 +24,7 @@ type session struct {
 	alias     string
 	user      string
 	terms     any        // of the Grant that it was let in by
-	from      netip.Addr // of the leading connection
+	from      netip.Addr // origin of the leading connection
 	since     time.Time
 	params    Negotiated
 	nexus     Nexus // nil in a discovery session

@@ -325,7 +325,7 @@ func TestDiscoverySilence(t *testing.T) {
 }
 
 // TestGuests checks that controllers for discovery, and of hosts that do not authenticate,
-// leave room for the others, in all and from each address, and that as many hosts may
+// leave room for the others, in all and from each address or IPv6 network, and that as many hosts may
 // keep one for discovery as one for I/O (NVMe Base 2.0 §6.3).
 func TestGuests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -337,11 +337,14 @@ func TestGuests(t *testing.T) {
 			each int
 		}{{Connect{Host: keyed}, 32}, {Connect{Host: NewHost("a"), SubNQN: DiscoveryNQN}, 128}} {
 			for i := range 8 {
-				from := fmt.Sprintf("192.0.2.%d", 10+i)
-				for range like.each {
-					b.DialFrom(from).Good(like.Command())
+				from := func(int) string { return fmt.Sprintf("192.0.2.%d", 10+i) }
+				if i%2 == 1 { // an IPv6 network counts as one address
+					from = func(n int) string { return fmt.Sprintf("2001:db8:0:%d::%x", i, n) }
 				}
-				b.DialFrom(from).Fails(like.Command(), wire.ConnectControllerBusy)
+				for n := range like.each {
+					b.DialFrom(from(n)).Good(like.Command())
+				}
+				b.DialFrom(from(like.each)).Fails(like.Command(), wire.ConnectControllerBusy)
 			}
 			b.DialFrom("192.0.2.99").Fails(like.Command(), wire.ConnectControllerBusy)
 		}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lintel.io/lintel/internal/origin"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -183,6 +184,7 @@ func (s *Subsystem) add(c *Controller) bool {
 // roomLocked reports whether there may be one more controller like c.
 func (s *Subsystem) roomLocked(c *Controller) bool {
 	all, guests, near := 0, 0, 0
+	from := origin.Of(c.info.Remote.Addr())
 	for _, o := range s.controllers {
 		if o.info.Discovery != c.info.Discovery {
 			continue
@@ -192,7 +194,7 @@ func (s *Subsystem) roomLocked(c *Controller) bool {
 			continue
 		}
 		guests++
-		if o.info.Remote.Addr() == c.info.Remote.Addr() {
+		if origin.Of(o.info.Remote.Addr()) == from {
 			near++
 		}
 	}

@@ -43,7 +43,7 @@ type Config struct {
 
 	MaxConnections        int // 8192
 	MaxHalfOpen           int // connections before the end of Connect, 2048
-	MaxHalfOpenPerAddress int // and from one address, half of MaxHalfOpen
+	MaxHalfOpenPerAddress int // and from one address or IPv6 /64, half of MaxHalfOpen
 
 	// DataBudget bounds the bytes of all commands that wait for H2CData, 256 MiB;
 	// ConnectionBudget those of one connection, 64 MiB.

@@ -4,31 +4,35 @@ import (
 	"container/list"
 	"net"
 	"net/netip"
+
+	"lintel.io/lintel/internal/origin"
 )
 
 // HalfOpen are the connections that have not yet proved to be of use. Their
-// number is bounded, in all and for each address; a new one that finds no room
+// number is bounded, in all and for each origin; a new one that finds no room
 // takes the place of the oldest, so that a flood cannot lock others out. The
 // caller serializes all calls.
 type HalfOpen struct {
-	order list.List // of *HalfOpenConn, oldest first
-	from  map[netip.Addr]*list.List
+	order list.List                 // of *HalfOpenConn, oldest first
+	from  map[netip.Addr]*list.List // by origin
 }
 
 // HalfOpenConn is one connection of a HalfOpen.
 type HalfOpenConn struct {
-	nc          net.Conn
-	addr        netip.Addr
-	all, ofAddr *list.Element
+	nc            net.Conn
+	origin        netip.Addr
+	all, ofOrigin *list.Element
 }
 
-// Add takes a connection in and returns the one that has to be closed for it, if any.
-func (h *HalfOpen) Add(nc net.Conn, addr netip.Addr, limit, perAddr int) (added *HalfOpenConn, victim net.Conn) {
+// Add takes a connection from an address in and returns the one that has to be closed for
+// it, if any.
+func (h *HalfOpen) Add(nc net.Conn, addr netip.Addr, limit, perOrigin int) (added *HalfOpenConn, victim net.Conn) {
+	from := origin.Of(addr)
 	if h.from == nil {
 		h.from = map[netip.Addr]*list.List{}
 	}
 	var old *HalfOpenConn
-	if l := h.from[addr]; l != nil && l.Len() >= perAddr {
+	if l := h.from[from]; l != nil && l.Len() >= perOrigin {
 		old = l.Front().Value.(*HalfOpenConn)
 	} else if h.order.Len() >= limit {
 		old = h.order.Front().Value.(*HalfOpenConn)
@@ -37,14 +41,14 @@ func (h *HalfOpen) Add(nc net.Conn, addr netip.Addr, limit, perAddr int) (added 
 		h.Remove(old)
 		victim = old.nc
 	}
-	l := h.from[addr]
+	l := h.from[from]
 	if l == nil {
 		l = list.New()
-		h.from[addr] = l
+		h.from[from] = l
 	}
-	added = &HalfOpenConn{nc: nc, addr: addr}
+	added = &HalfOpenConn{nc: nc, origin: from}
 	added.all = h.order.PushBack(added)
-	added.ofAddr = l.PushBack(added)
+	added.ofOrigin = l.PushBack(added)
 	return added, victim
 }
 
@@ -55,9 +59,9 @@ func (h *HalfOpen) Remove(c *HalfOpenConn) {
 	}
 	h.order.Remove(c.all)
 	c.all = nil
-	l := h.from[c.addr]
-	if l.Remove(c.ofAddr); l.Len() == 0 {
-		delete(h.from, c.addr)
+	l := h.from[c.origin]
+	if l.Remove(c.ofOrigin); l.Len() == 0 {
+		delete(h.from, c.origin)
 	}
 }
 

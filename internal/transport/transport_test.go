@@ -207,6 +207,25 @@ func TestHalfOpen(t *testing.T) {
 	}
 }
 
+// TestHalfOpenOrigin checks that the addresses of one IPv6 network take each other's places.
+func TestHalfOpenOrigin(t *testing.T) {
+	var h HalfOpen
+	add := func(from string) (*sink, net.Conn) {
+		s := &sink{}
+		_, victim := h.Add(s, netip.MustParseAddr(from), 10, 1)
+		return s, victim
+	}
+	first, _ := add("2001:db8:0:1::1")
+	for _, other := range []string{"2001:db8:0:2::1", "192.0.2.1", "fe80::1%eth0", "fe80::2%eth0"} {
+		if _, victim := add(other); victim != nil {
+			t.Errorf("%s takes another's place", other)
+		}
+	}
+	if _, victim := add("2001:db8:0:1:2:3:4:5"); victim != first {
+		t.Error("an attacker with a network has many places")
+	}
+}
+
 func TestSocket(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
