@@ -13,7 +13,8 @@ import (
 type Access interface {
 	// Authorize decides on a Connect of an admin queue before authentication,
 	// and again on that of each I/O queue. An error that is no *Refusal
-	// is answered with "connect invalid host".
+	// is answered with "connect invalid host". Do Not Retry in a refusal's status makes a
+	// host give up that would connect again by itself when it is let in.
 	Authorize(ConnectRequest) (Grant, error)
 	// Open is called once for each controller that is no discovery
 	// controller, when its host has been let in and authenticated, with what the

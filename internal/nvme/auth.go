@@ -165,7 +165,7 @@ func (r *Request) settle(c *Controller, a *authentication, passed bool, err erro
 		a.timer.Stop()
 		if q.ID() == 0 {
 			if oerr := c.open(); oerr != nil {
-				r.finish(wire.ConnectInvalidHost.DNR())
+				r.finish(wire.ConnectInvalidHost)
 				c.Kill(oerr)
 				return
 			}

@@ -271,7 +271,7 @@ func TestFailedConnectLeavesQueue(t *testing.T) {
 		busy := Connect{Host: open.Host, QueueID: 1, Controller: open.ID}.Command()
 
 		q := b.Dial()
-		q.Fails(busy, wire.CommandSequenceError.DNR())
+		q.Fails(busy, wire.CommandSequenceError)
 		if r := q.Good(Connect{Host: keyed}.Command()); r.Result[0]>>17&1 != 1 {
 			t.Error("no authentication is demanded")
 		}
@@ -280,7 +280,7 @@ func TestFailedConnectLeavesQueue(t *testing.T) {
 
 		b.Access.SetGrant(open.Host.NQN, grant)
 		q = b.Dial()
-		if r := q.Fails(busy, wire.CommandSequenceError.DNR()); r.Result[0] != 0 {
+		if r := q.Fails(busy, wire.CommandSequenceError); r.Result[0] != 0 {
 			t.Errorf("the result of a failed Connect is %#x", r.Result[0])
 		}
 		b.Access.SetGrant(open.Host.NQN, nvme.Grant{})

@@ -164,11 +164,13 @@ func (c *Controller) join(r *Request, n connect, a *authentication) wire.Status 
 	q, id := r.queue, n.QueueID
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending {
-		return wire.ConnectInvalidParameters.DNR()
-	}
-	if c.queues[id] != nil {
-		return wire.CommandSequenceError.DNR()
+	switch {
+	case c.ending && id == 0:
+		return wire.ConnectControllerBusy
+	case c.ending:
+		return r.misfit(true, connectCNTLID)
+	case c.queues[id] != nil: // perhaps of a connection whose loss is yet to be seen
+		return wire.CommandSequenceError
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

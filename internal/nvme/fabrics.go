@@ -90,14 +90,22 @@ func (r *Request) runConnect() {
 	}()
 }
 
-// invalid returns the status of a Connect with a wrong field: its byte offset, in the
-// data or in the command.
+// invalid returns the status of a Connect with a field that is wrong for ever: its byte
+// offset, in the data or in the command. A host that sees Do Not Retry gives its controller
+// up instead of connecting anew, so no other Connect is answered with it.
 func (r *Request) invalid(inData bool, offset int) wire.Status {
+	return r.misfit(inData, offset).DNR()
+}
+
+// misfit returns the status of a Connect with a field that is wrong now. That of an I/O
+// queue may come when its association is gone, and after a restart find another's under
+// the same controller id: the host's next association will do.
+func (r *Request) misfit(inData bool, offset int) wire.Status {
 	r.Result[0] = uint32(offset)
 	if inData {
 		r.Result[0] |= 1 << 16
 	}
-	return wire.ConnectInvalidParameters.DNR()
+	return wire.ConnectInvalidParameters
 }
 
 func (r *Request) connect() wire.Status {
@@ -151,7 +159,7 @@ func (r *Request) parseConnect() (connect, wire.Status) {
 		return n, r.invalid(false, 44)
 	case n.QueueID == 0 && n.controller != dynamic:
 		return n, r.invalid(true, connectCNTLID)
-	case n.QueueID > maxIOQueues:
+	case n.QueueID > maxIOQueues || n.Discovery && n.QueueID != 0:
 		return n, r.invalid(false, 42)
 	}
 	return n, 0
@@ -171,7 +179,7 @@ func (r *Request) refused(n connect, err error) wire.Status {
 	r.queue.sub.cfg.Logger.Warn("NVMe connect refused", "host", n.HostNQN, "remote", n.Remote, "subsystem", n.SubNQN, "error", err)
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
-		return wire.ConnectInvalidHost.DNR()
+		return wire.ConnectInvalidHost
 	}
 	if refusal.Status.Code() == wire.ConnectInvalidParameters {
 		r.invalid(true, connectSubNQN)
@@ -209,15 +217,15 @@ func (r *Request) connectIO(n connect, grant Grant) wire.Status {
 	c := r.queue.sub.find(n.controller)
 	switch {
 	case c == nil || c.info.Discovery:
-		return r.invalid(true, connectCNTLID)
+		return r.misfit(true, connectCNTLID)
 	case c.info.SubNQN != n.SubNQN:
-		return r.invalid(true, connectSubNQN)
+		return r.misfit(true, connectSubNQN)
 	case c.info.HostNQN != n.HostNQN || c.grant.Terms != grant.Terms:
-		return r.invalid(true, connectHostNQN)
+		return r.misfit(true, connectHostNQN)
 	case c.info.HostID != n.HostID:
-		return r.invalid(true, connectHostID)
+		return r.misfit(true, connectHostID)
 	case c.status.Load()&(wire.CSTSReady|wire.CSTSFatal) != wire.CSTSReady:
-		return wire.CommandSequenceError.DNR()
+		return wire.CommandSequenceError
 	case n.QueueID > c.maxQueues():
 		return r.invalid(false, 42)
 	}

@@ -34,7 +34,8 @@ func TestConnect(t *testing.T) {
 		{"controller id", edit(good.Command(), func(c *Command) { c.Out[16] = 1 }), invalid, inData | 16},
 		{"short admin queue", Connect{Host: host, Depth: 31}.Command(), invalid, 44},
 		{"long queue", Connect{Host: host, Depth: 1025}.Command(), invalid, 44},
-		{"queue of unknown controller", Connect{Host: host, QueueID: 1, Controller: 77}.Command(), invalid, inData | 16},
+		{"queue of unknown controller", Connect{Host: host, QueueID: 1, Controller: 77}.Command(), wire.ConnectInvalidParameters, inData | 16},
+		{"queue for discovery", Connect{Host: host, SubNQN: DiscoveryNQN, QueueID: 1, Controller: 1}.Command(), invalid, 42},
 		{"queue id", Connect{Host: host, QueueID: 129, Controller: 1}.Command(), invalid, 42},
 		{"format", edit(good.Command(), func(c *Command) { c.CDW[0] = 1 }), wire.ConnectIncompatibleFormat.DNR(), 0},
 		{"short data", edit(good.Command(), func(c *Command) { c.Out = c.Out[:1000] }), wire.SGLLengthInvalid.DNR(), 0},
@@ -76,7 +77,7 @@ func TestConnectAccess(t *testing.T) {
 	b := New(t, Config{Subsystem: func(c *nvme.Config) { c.FirstController, c.LastController = 10, 11 }})
 	host := NewHost("a")
 	b.Access.Refuse(host.NQN, errors.New("unknown"))
-	b.Dial().Fails(Connect{Host: host}.Command(), wire.ConnectInvalidHost.DNR())
+	b.Dial().Fails(Connect{Host: host}.Command(), wire.ConnectInvalidHost)
 	b.Access.Refuse(host.NQN, &nvme.Refusal{Status: wire.ConnectControllerBusy, Reason: "later"})
 	b.Dial().Fails(Connect{Host: host}.Command(), wire.ConnectControllerBusy)
 	b.Access.Refuse(host.NQN, &nvme.Refusal{Status: wire.ConnectInvalidParameters, Reason: "no"})
@@ -86,7 +87,7 @@ func TestConnectAccess(t *testing.T) {
 	b.Access.Refuse(host.NQN, nil)
 	b.Access.FailOpen(errors.New("gone"))
 	q := b.Dial()
-	q.Fails(Connect{Host: host}.Command(), wire.ConnectInvalidHost.DNR())
+	q.Fails(Connect{Host: host}.Command(), wire.ConnectInvalidHost)
 	b.Access.FailOpen(nil)
 	if b.Access.Opened() != 0 {
 		t.Error("a controller is open that was refused")
@@ -112,26 +113,27 @@ func TestConnectIO(t *testing.T) {
 	b := New(t, Config{})
 	a := b.Attach("a")
 	invalid := wire.ConnectInvalidParameters.DNR()
+	gone := wire.ConnectInvalidParameters // the association may have been another
 	io := Connect{Host: a.Host, QueueID: 2, Controller: a.ID}
 	other := NewHost("b")
 	foreign := io
 	foreign.Host.ID = other.ID
-	if r := b.Dial().Fails(foreign.Command(), invalid); r.Result[0] != 1<<16 {
+	if r := b.Dial().Fails(foreign.Command(), gone); r.Result[0] != 1<<16 {
 		t.Errorf("foreign host id: %#x", r.Result[0])
 	}
 	foreign = io
 	foreign.Host.NQN = other.NQN
-	if r := b.Dial().Fails(foreign.Command(), invalid); r.Result[0] != 1<<16|512 {
+	if r := b.Dial().Fails(foreign.Command(), gone); r.Result[0] != 1<<16|512 {
 		t.Errorf("foreign host: %#x", r.Result[0])
 	}
 	foreign = io
 	foreign.SubNQN = DiscoveryNQN
-	if r := b.Dial().Fails(foreign.Command(), invalid); r.Result[0] != 1<<16|256 {
+	if r := b.Dial().Fails(foreign.Command(), invalid); r.Result[0] != 42 {
 		t.Errorf("foreign subsystem: %#x", r.Result[0])
 	}
 	again := io
 	again.QueueID = 1
-	b.Dial().Fails(again.Command(), wire.CommandSequenceError.DNR())
+	b.Dial().Fails(again.Command(), wire.CommandSequenceError)
 	a.Admin.Fails(SetFeature(wire.FeatureQueues, 0, 3<<16|3), wire.CommandSequenceError.DNR())
 	a.IO.Fails(PropertyGet(wire.PropertyCAP, 8), wire.InvalidField.DNR())
 	a.IO.Close()
@@ -151,7 +153,45 @@ func TestConnectIO(t *testing.T) {
 	}
 	idle := b.Dial()
 	id := uint16(idle.Good(Connect{Host: other}.Command()).Result[0])
-	b.Dial().Fails(Connect{Host: other, QueueID: 1, Controller: id}.Command(), wire.CommandSequenceError.DNR())
+	b.Dial().Fails(Connect{Host: other, QueueID: 1, Controller: id}.Command(), wire.CommandSequenceError)
+}
+
+// TestConnectIOGone checks that a host whose association ends while it connects is told to
+// try again, with the reason, and not that it is useless for ever (NVMe Base 2.0 §6.3).
+func TestConnectIOGone(t *testing.T) {
+	dev := &failing{Device: block.NewMem(1 << 20)}
+	b := New(t, Config{Device: func(int, int64) block.Device { return dev }})
+	for _, end := range []struct {
+		name   string
+		do     func(*Association)
+		status wire.Status
+	}{
+		{"queues lost", func(a *Association) { a.Close() }, wire.ConnectInvalidParameters},
+		{"ended by the array", func(a *Association) {
+			a.Controller().Kill(errors.New("keys"))
+			<-a.Admin.Ended()
+			<-a.IO.Ended()
+		}, wire.ConnectInvalidParameters},
+		{"ending, with a command under way", func(a *Association) {
+			dev.holdBack()
+			a.IO.Start(Write(1, 0, fill(512, 1), 512))
+			a.Admin.Close()
+		}, wire.CommandSequenceError},
+		{"shut down", func(a *Association) { a.Admin.Good(PropertySet(wire.PropertyCC, 1<<14)) }, wire.CommandSequenceError},
+		{"reset", func(a *Association) { a.Admin.Good(PropertySet(wire.PropertyCC, 0)) }, wire.CommandSequenceError},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			a := b.Attach("a")
+			end.do(a)
+			r := b.Dial().Fails(Connect{Host: a.Host, QueueID: 2, Controller: a.ID}.Command(), end.status)
+			if end.status == wire.ConnectInvalidParameters && r.Result[0] != 1<<16|16 {
+				t.Errorf("result %#x", r.Result[0])
+			}
+			dev.resume()
+			a.Close()
+			b.Attach("a").Close()
+		})
+	}
 }
 
 // TestConnectIOTerms checks that an I/O queue is let in on the terms of the admin queue alone:
@@ -164,7 +204,7 @@ func TestConnectIOTerms(t *testing.T) {
 	a.IO = a.Queue(1)
 	b.Access.SetGrant(host.NQN, nvme.Grant{Terms: "h2"})
 	io := Connect{Host: host, QueueID: 2, Controller: a.ID}.Command()
-	if r := b.Dial().Fails(io, wire.ConnectInvalidParameters.DNR()); r.Result[0] != 1<<16|512 {
+	if r := b.Dial().Fails(io, wire.ConnectInvalidParameters); r.Result[0] != 1<<16|512 {
 		t.Errorf("result %#x", r.Result[0])
 	}
 	b.Access.SetGrant(host.NQN, nvme.Grant{Terms: "h1"})

@@ -138,7 +138,7 @@ func TestTLSProvesNames(t *testing.T) {
 	f.mustConnect(nvmehost.Options{Dial: as(testHostNQN, testSubsystem)})
 	for _, tc := range []struct{ host, subsystem string }{{"nqn.2014-08.com.example:other", testSubsystem}, {testHostNQN, "nqn.2014-08.com.example:subsystem"}} {
 		_, err := f.connect(nvmehost.Options{Dial: as(tc.host, tc.subsystem)})
-		if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status.Code() != wire.ConnectInvalidHost {
+		if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status != wire.ConnectInvalidHost {
 			t.Errorf("as %s at %s: %v", tc.host, tc.subsystem, err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestTLSProvesNames(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_, err := nvmehost.Dial(ctx, plain, nvmehost.Options{Subsystem: testSubsystem, HostNQN: testHostNQN})
-	if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status.Code() != wire.ConnectInvalidHost {
+	if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status != wire.ConnectInvalidHost {
 		t.Errorf("a host with a key does without TLS: %v", err)
 	}
 
@@ -169,7 +169,7 @@ func TestTLSProvesNames(t *testing.T) {
 		}
 		return nc, err
 	}})
-	if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status.Code() != wire.ConnectInvalidHost {
+	if s := (*nvmehost.StatusError)(nil); !errors.As(err, &s) || s.Status != wire.ConnectInvalidHost {
 		t.Errorf("connected with a key of before: %v", err)
 	}
 	if _, err := f.connect(nvmehost.Options{TLS: key}); err == nil || !strings.Contains(err.Error(), "decrypt_error") {
