@@ -44,7 +44,7 @@ func (at *attributes) field(name string) protoreflect.FieldDescriptor {
 	return at.spec.Descriptor().Fields().ByName(protoreflect.Name(name))
 }
 
-// assign sets a field from text.
+// assign sets a field from text. An empty text empties a list.
 func (at *attributes) assign(field protoreflect.FieldDescriptor, text string) error {
 	value, err := parseField(field, text)
 	if err != nil {
@@ -54,6 +54,8 @@ func (at *attributes) assign(field protoreflect.FieldDescriptor, text string) er
 	switch {
 	case !field.IsList():
 		at.spec.Set(field, value)
+	case text == "":
+		at.spec.Clear(field)
 	case slices.Contains(at.set, name):
 		at.spec.Mutable(field).List().Append(value)
 	default:
@@ -78,6 +80,9 @@ func (at *attributes) assignAll(args, allowed []string) error {
 		}
 		if !slices.Contains(allowed, key) {
 			return usage("there is no attribute %q to set: the attributes are %s", key, joinWords(allowed))
+		}
+		if slices.Contains(at.set, key) {
+			return usage("%s is given twice", key)
 		}
 		if err := at.assign(at.field(key), text); err != nil {
 			return usage("%s: %w", key, err)

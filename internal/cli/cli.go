@@ -62,9 +62,15 @@ shows a volume to a host as a LUN and namespace; without one there is no access.
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Version:           versionText(),
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetHelpCommand(helpCommand())
 	root.SetHelpCommandGroupID(groupRun)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); len(words) > 0 && cmd.HasAvailableSubCommands() {
+			return noCommand(cmd, words[0]) // the flag belongs to what the misspelt word should be
+		}
 		return usage("%w (see %s --help)", err, cmd.CommandPath())
 	})
 	root.AddGroup(
@@ -114,17 +120,22 @@ func asNoun(cmd *cobra.Command) {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			return usage("%s has no command %q: did you mean %s?", cmd.CommandPath(), args[0], strings.Join(near, " or "))
-		}
-		var names []string
-		for _, sub := range cmd.Commands() {
-			if sub.IsAvailableCommand() {
-				names = append(names, sub.Name())
-			}
-		}
-		return usage("%s has no command %q: there are %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+		return noCommand(cmd, args[0])
 	}
+}
+
+// noCommand is the error about a word that is none of a command's verbs.
+func noCommand(cmd *cobra.Command, word string) error {
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return usage("%s has no command %q: did you mean %s?", cmd.CommandPath(), word, strings.Join(near, " or "))
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return usage("%s has no command %q: there are %s", cmd.CommandPath(), word, strings.Join(names, ", "))
 }
 
 // takes checks the number of arguments against their names: "VOLUME HOST|GROUP".
@@ -145,6 +156,8 @@ func takes(names string) cobra.PositionalArgs {
 		switch {
 		case len(args) < least:
 			return usage("%s needs %s (see %s --help)", cmd.CommandPath(), strings.Join(want[len(args):least], " and "), cmd.CommandPath())
+		case most == 0 && len(args) > 0 && cmd.Flags().Changed("watch"):
+			return usage("%s takes no arguments, but got %q: write --watch=%[2]s", cmd.CommandPath(), args[0])
 		case most == 0 && len(args) > 0:
 			return usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
 		case most >= 0 && len(args) > most:

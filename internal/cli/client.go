@@ -89,6 +89,9 @@ func (e endpoint) explain() connect.Interceptor {
 			if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 				return nil, fail(ExitUnreachable, "no array answers at %s: is lintel serve running? Name another one with --data-dir DIR or --server unix:PATH", e.name)
 			}
+			if code := connect.CodeOf(err); !connect.IsWireError(err) && (code == connect.CodeUnimplemented || code == connect.CodeUnknown) {
+				return nil, fail(ExitUnreachable, "what answers at %s is not the API of an array (%s): the address is that of --api-listen", e.name, message(err))
+			}
 			if connect.CodeOf(err) == connect.CodeUnavailable && !connect.IsWireError(err) {
 				return nil, fail(ExitUnreachable, "the array at %s broke off: %s", e.name, message(err))
 			}

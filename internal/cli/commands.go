@@ -24,6 +24,43 @@ func (a *app) runCommands() []*cobra.Command {
 	}
 }
 
+// versionText is the version of this program and what it was built with.
+func versionText() string {
+	return fmt.Sprintf("lintel %s (%s, %s/%s)", serve.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// helpCommand is lintel help COMMAND, which fails where there is no such command.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND...]",
+		Short:   "Help about any command",
+		Long:    "Shows what a command does, or a page of help that is not a command's.",
+		Example: "  lintel help volume create\n  lintel help exit-codes",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if about, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range about.Commands() {
+					if sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {
+						names = append(names, sub.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usage("%w", err)
+			}
+			if len(rest) > 0 {
+				return noCommand(about, rest[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
@@ -33,8 +70,8 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:    takes(""),
 		RunE: func(*cobra.Command, []string) error {
 			if a.format == formatTable {
-				fmt.Fprintf(a.Out, "lintel %s (%s, %s/%s)\n", serve.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-				return nil
+				_, err := fmt.Fprintln(a.Out, versionText())
+				return err
 			}
 			return a.printValue(object{{"version", serve.Version()}, {"go", runtime.Version()}, {"platform", runtime.GOOS + "/" + runtime.GOARCH}})
 		},

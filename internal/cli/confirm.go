@@ -27,10 +27,14 @@ func (c *change) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&c.yes, "yes", "y", false, "do not ask")
 }
 
-// confirm says what is about to be destroyed and asks for consent, unless
-// --yes or --dry-run was given. Where nobody can be asked it refuses.
+// confirm says what is about to be destroyed and asks for consent, unless --yes was
+// given. Where nobody can be asked it refuses. A dry run says what would be asked.
 func (a *app) confirm(c change, warning string, args ...any) error {
-	if c.yes || c.dry {
+	switch {
+	case c.dry:
+		fmt.Fprintf(a.Err, "Without --dry-run and --yes it would ask: %s.\n", printable(fmt.Sprintf(warning, args...)))
+		return nil
+	case c.yes:
 		return nil
 	}
 	if in, isFile := a.In.(*os.File); isFile {
@@ -54,12 +58,13 @@ func (a *app) confirm(c change, warning string, args ...any) error {
 // who accepts that other users of the machine see it, on the command line.
 type secret struct {
 	what string
+	flag string // without the dashes
 	file string
 	text string
 }
 
 func (s *secret) flags(cmd *cobra.Command, name, what, otherwise string) {
-	s.what = what
+	s.what, s.flag = what, name
 	cmd.Flags().StringVar(&s.file, name+"-file", "", "read "+what+" from the first line of `FILE` (- for standard input)"+otherwise)
 	cmd.Flags().StringVar(&s.text, name, "", what+" itself, visible to every user of this machine while the command runs")
 }
@@ -86,7 +91,7 @@ func (s *secret) read(a *app) (string, error) {
 	}
 	fd, tty := terminal(a.In)
 	if !tty {
-		return "", usage("%s is missing: put it in a file and name that file", s.what)
+		return "", usage("%s is missing: put it in a file and name that with --%s-file", s.what, s.flag)
 	}
 	fmt.Fprintf(a.Err, "%s: ", s.what)
 	line, err := term.ReadPassword(fd)

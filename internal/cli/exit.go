@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -75,7 +75,7 @@ func exitCode(err error) int {
 	case array.KindExists, array.KindBusy, array.KindConflict, array.KindUnavailable:
 		return ExitConflict
 	}
-	if os.IsPermission(rootCause(err)) {
+	if errors.Is(err, fs.ErrPermission) {
 		return ExitDenied
 	}
 	return ExitError

@@ -34,14 +34,14 @@ type hostFlags struct {
 func (h *hostFlags) add(cmd *cobra.Command) {
 	h.at.flag(cmd, "iqn", "initiators", "initiator name (iqn., eui. or naa.); * stands for any characters, ? for one; repeatable")
 	h.at.flag(cmd, "nqn", "nqns", "NVMe qualified name of the host; * stands for any characters, ? for one; repeatable")
-	h.at.flag(cmd, "address", "addresses", "address or network it may come from, such as 192.0.2.7 or 2001:db8::/32; repeatable (default: any)")
+	h.at.flag(cmd, "address", "addresses", "address or network it may come from, such as 192.0.2.7 or 2001:db8::/32; repeatable, '' for any (default: any)")
 	h.at.flag(cmd, "chap-user", "chap_user", "name that the host proves with CHAP")
 	h.chap.flags(cmd, "chap-secret", "the host's CHAP secret", "; asked for where neither is given")
 	h.at.flag(cmd, "mutual-user", "mutual_user", "name that the array proves to the host (mutual CHAP)")
 	h.mutual.flags(cmd, "mutual-secret", "the array's CHAP secret", "; asked for where neither is given")
-	h.key.flags(cmd, "dhchap-key", "the host's DH-HMAC-CHAP key, DHHC-1:...:", "")
-	h.ctrlKey.flags(cmd, "dhchap-ctrl-key", "the array's DH-HMAC-CHAP key, DHHC-1:...:", "")
-	h.tlsKey.flags(cmd, "tls-key", "the host's TLS key, NVMeTLSkey-1:...:", "; such a host has to use TLS")
+	h.key.flags(cmd, "dhchap-key", "the host's DH-HMAC-CHAP key (DHHC-1:...)", "")
+	h.ctrlKey.flags(cmd, "dhchap-ctrl-key", "the array's DH-HMAC-CHAP key (DHHC-1:...)", "")
+	h.tlsKey.flags(cmd, "tls-key", "the host's TLS key (NVMeTLSkey-1:...)", "; such a host has to use TLS")
 	h.at.flag(cmd, "comment", "comment", "free text, at most 255 bytes")
 }
 
@@ -137,6 +137,7 @@ var hostColumns = []column[*lintelv1.Host]{
 	{head: "NAME", text: func(h *lintelv1.Host) string { return h.GetSpec().GetName() }},
 	{head: "CHAP", text: func(h *lintelv1.Host) string { return chapWord(h.GetSpec()) }},
 	{head: "DHCHAP", text: dhchapWord},
+	{head: "TLS", text: tlsWord},
 	{head: "LUNS", right: true, text: func(h *lintelv1.Host) string { return fmt.Sprint(h.GetStatus().GetLuns()) }},
 	{head: "SESSIONS", right: true, text: func(h *lintelv1.Host) string { return known(h.GetStatus().Sessions, countText[uint32]) }},
 	{head: "GROUPS", text: func(h *lintelv1.Host) string { return joinFew(h.GetStatus().GetGroups(), 3) }},

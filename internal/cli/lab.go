@@ -148,7 +148,7 @@ func (f *labFlag) attach() (*lab.Lab, error) {
 	case f.name == "" && len(names) == 0:
 		return nil, fail(ExitNotFound, "no lab runs: start one with lintel lab up single")
 	case f.name == "" && len(names) > 1:
-		return nil, usage("several labs run: choose with --lab among %s", joinWords(names))
+		return nil, usage("several labs run, name one, as NAME or with --lab: %s", joinWords(names))
 	case f.name == "":
 		f.name = names[0]
 	}

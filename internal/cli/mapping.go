@@ -24,15 +24,19 @@ func (r recipient) String() string {
 	return "host " + r.name
 }
 
-// recipient finds out whether a name is that of a host or of a host group.
-func (c *api) recipient(ctx context.Context, name string) (recipient, error) {
+// recipient finds out whether a name is that of a host or of a host group. The volume is the
+// word before it, for the message to those who swapped the two.
+func (c *api) recipient(ctx context.Context, volume, name string) (recipient, error) {
 	host, err := call(ctx, c.hosts.GetHost, &lintelv1.GetHostRequest{Name: name})
 	if connect.CodeOf(err) != connect.CodeNotFound {
 		return recipient{name: name, nvme: len(host.GetHost().GetSpec().GetNqns()) > 0}, err
 	}
 	_, err = call(ctx, c.hostGroups.GetHostGroup, &lintelv1.GetHostGroupRequest{Name: name})
 	if connect.CodeOf(err) == connect.CodeNotFound {
-		return recipient{}, fail(ExitNotFound, "there is no host or host group %q: make it with lintel host create %s --iqn IQN", name, name)
+		if _, err := call(ctx, c.volumes.GetVolume, &lintelv1.GetVolumeRequest{Name: name}); err == nil {
+			return recipient{}, fail(ExitNotFound, "there is no host or host group %q, but a volume: the volume comes first, then the host, as in %s %s", name, name, volume)
+		}
+		return recipient{}, fail(ExitNotFound, "there is no host or host group %q: lintel host list and lintel host-group list show those there are, lintel host create makes one", name)
 	}
 	return recipient{name: name, group: true}, err
 }
@@ -52,7 +56,7 @@ or the highest that is free where that one is taken.`,
 		Args:    takes("VOLUME HOST|GROUP"),
 	}
 	cmd.RunE = a.with(func(ctx context.Context, c *api, args []string) error {
-		to, err := c.recipient(ctx, args[1])
+		to, err := c.recipient(ctx, args[0], args[1])
 		if err != nil {
 			return err
 		}
@@ -94,7 +98,7 @@ func (a *app) unmapCommand() *cobra.Command {
 		Example: "  lintel unmap db1 esx1\n  lintel unmap db1 cluster1 --yes",
 		Args:    takes("VOLUME HOST|GROUP"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
-			to, err := c.recipient(ctx, args[1])
+			to, err := c.recipient(ctx, args[0], args[1])
 			if err != nil {
 				return err
 			}
@@ -199,7 +203,7 @@ func (a *app) mappingSet() *cobra.Command {
 		if !cmd.Flags().Changed("read-only") {
 			return usage("nothing to set: give --read-only or --read-only=false")
 		}
-		to, err := c.recipient(ctx, args[1])
+		to, err := c.recipient(ctx, args[0], args[1])
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,15 @@ initiator may log in again: to keep it out, delete its host or mappings.`,
 		Example: "  lintel session list\n  lintel session drop 7",
 		Args:    takes("ID"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
-			if err := a.confirm(ch, "This aborts the commands of session %s and closes its connections", args[0]); err != nil {
+			list, err := call(ctx, c.sessions.ListSessions, &lintelv1.ListSessionsRequest{})
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(list.GetSessions(), func(s *lintelv1.Session) bool { return s.GetId() == args[0] })
+			if i < 0 {
+				return fail(ExitNotFound, "session %s does not exist: lintel session list shows those there are", args[0])
+			}
+			if err := a.confirm(ch, "This aborts the commands of session %s of %s and closes its connections", args[0], list.GetSessions()[i].GetInitiator()); err != nil {
 				return err
 			}
 			res, err := call(ctx, c.sessions.DropSession, &lintelv1.DropSessionRequest{Id: args[0], DryRun: ch.dry})

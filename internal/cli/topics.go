@@ -41,7 +41,8 @@ so that a script can rely on it. Fields are added, never renamed or removed.
   not set      null
 
 With --watch, json prints one document after another and yaml separates them by
-a line "---". Warnings and errors go to standard error. The array never gives secrets away.`,
+a line "---". Errors go to standard error, the warnings about a change are
+in its plan. The array never gives secrets away.`,
 		},
 		{
 			Use:   "server",

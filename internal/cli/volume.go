@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -69,6 +70,9 @@ the head, named by --path).`,
 			spec.Name = args[0]
 			if spec.GetSizeBytes() == 0 && spec.GetKind() != lintelv1.VolumeKind_VOLUME_KIND_DISK {
 				return usage("how large shall %s be? Add --size, such as --size 10GiB", args[0])
+			}
+			if spec.GetPath() == "" && spec.GetKind() == lintelv1.VolumeKind_VOLUME_KIND_DISK {
+				return usage("which block device is %s? Add --path, such as --path /dev/disk/by-id/wwn-0x5000c500a1b2c3d4", args[0])
 			}
 			res, err := call(ctx, c.volumes.CreateVolume, &lintelv1.CreateVolumeRequest{Spec: spec, DryRun: ch.dry})
 			if err != nil {
@@ -193,7 +197,7 @@ func describeVolume(v *lintelv1.Volume) []detail {
 		{"uuid", status.GetUuid()},
 		{"t10_dev_id", spec.GetT10DevId()},
 		{"usn", spec.GetUsn()},
-		{"inquiry", strings.Join([]string{spec.GetVendor(), spec.GetProduct(), spec.GetRevision()}, " / ")},
+		{"inquiry", strings.Join([]string{spec.GetVendor(), spec.GetProduct(), cmp.Or(spec.GetRevision(), "(lintel's version)")}, " / ")},
 		{"mappings", fmt.Sprint(status.GetMappings())},
 		{"sessions", orUnknown(known(status.Sessions, countText[uint32]))},
 		{"comment", spec.GetComment()},
