@@ -4,17 +4,11 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+
+	wire "lintel.io/lintel/internal/wire/iscsi"
 )
 
-var (
-	nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{1,46}$`)
-	iqnForm  = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:.+)?$`)
-	euiForm  = regexp.MustCompile(`^eui\.[0-9a-f]{16}$`)
-	naaForm  = regexp.MustCompile(`^naa\.([0-9a-f]{16}|[0-9a-f]{32})$`)
-)
-
-// maxISCSIName is the longest iSCSI name in bytes (RFC 7143 §4.2.7.1).
-const maxISCSIName = 223
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{1,46}$`)
 
 // CheckName returns a KindInvalid error unless name is a valid name of a what:
 // [a-z][a-z0-9-]{1,46}.
@@ -28,18 +22,17 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// NormalizeISCSIName returns an iSCSI name in lower case, as names are compared
-// (RFC 7143 §4.2.7.2), or a KindInvalid error where it is none: iqn., eui. or
-// naa., at most 223 bytes.
+// NormalizeISCSIName returns the form of an iSCSI name in which names are compared, or a
+// KindInvalid error where it is none: see wire.NormalizeName.
 func NormalizeISCSIName(name string) (string, error) {
-	lower := strings.ToLower(name)
-	if len(lower) > maxISCSIName {
-		return "", Errorf(KindInvalid, "iSCSI name %q has %d bytes, at most %d are allowed", name, len(lower), maxISCSIName)
+	if len(name) > wire.MaxName {
+		return "", Errorf(KindInvalid, "iSCSI name %q has %d bytes, at most %d are allowed", name, len(name), wire.MaxName)
 	}
-	if !plainName(lower) || !iqnForm.MatchString(lower) && !euiForm.MatchString(lower) && !naaForm.MatchString(lower) {
+	normal, err := wire.NormalizeName(name)
+	if err != nil {
 		return "", Errorf(KindInvalid, "iSCSI name %q: write it like iqn.2001-04.com.example:host1, eui. with 16 or naa. with 16 or 32 hex digits", name)
 	}
-	return lower, nil
+	return normal, nil
 }
 
 // NQN bounds in bytes (NVMe Base 2.0 §4.5).
@@ -88,21 +81,6 @@ func CheckNQNPattern(pattern string) error {
 	return nil
 }
 
-// plainName reports whether s has only characters that an iSCSI name may have:
-// no white space, control characters, wildcards, commas or slashes; of ASCII
-// punctuation dash, dot and colon count, and underscore, which initiators use.
-func plainName(s string) bool {
-	for _, r := range s {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-', r == '.', r == ':', r == '_':
-		case r > 0x7f && r != '\uFFFD' && r != '\u3000' && r != '\u00a0':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
 // NormalizePattern is NormalizeISCSIName for names that may have the wildcards
 // * (any characters) and ? (one character).
 func NormalizePattern(pattern string) (string, error) {
@@ -110,9 +88,9 @@ func NormalizePattern(pattern string) (string, error) {
 		return NormalizeISCSIName(pattern)
 	}
 	lower := strings.ToLower(pattern)
-	literal := strings.NewReplacer("*", "", "?", "").Replace(lower)
-	if len(lower) > maxISCSIName || !plainName(literal) {
-		return "", Errorf(KindInvalid, "initiator pattern %q: use an iSCSI name of at most %d bytes with * and ? as wildcards", pattern, maxISCSIName)
+	foreign := func(r rune) bool { return r != '*' && r != '?' && !wire.NameRune(r) }
+	if len(lower) > wire.MaxName || strings.ContainsFunc(lower, foreign) {
+		return "", Errorf(KindInvalid, "initiator pattern %q: use an iSCSI name of at most %d bytes with * and ? as wildcards", pattern, wire.MaxName)
 	}
 	return lower, nil
 }

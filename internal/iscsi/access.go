@@ -45,7 +45,7 @@ var _ Nexus = (*scsi.Nexus)(nil)
 // Peer is who is at the other end of a connection. Initiator is what the
 // initiator says it is; only CHAP proves it.
 type Peer struct {
-	Initiator string         // iSCSI name
+	Initiator string         // iSCSI name in normal form (wire.NormalizeName)
 	Remote    netip.AddrPort // address of the initiator
 	Local     netip.AddrPort // the portal that it reached
 	Group     uint16         // portal group tag of the portal
@@ -53,7 +53,7 @@ type Peer struct {
 
 // TargetInfo is a target as discovery shows it.
 type TargetInfo struct {
-	Name    string // iSCSI name
+	Name    string // iSCSI name in normal form
 	Portals []Portal
 }
 
@@ -66,7 +66,7 @@ type Portal struct {
 // LoginRequest is a login that wants to be let in.
 type LoginRequest struct {
 	Peer
-	Target    string // iSCSI name, empty for a discovery session
+	Target    string // iSCSI name in normal form, empty for a discovery session
 	Discovery bool
 }
 

@@ -1,7 +1,9 @@
 package iscsi
 
 import (
+	"bytes"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -243,6 +245,32 @@ func TestDiscoveryLimits(t *testing.T) {
 		}
 	}
 	h.login()
+}
+
+// TestNamesInAnyCase checks that the initiator port is the same in whatever case a host writes
+// names: it reinstates its session, joins it, and has one nexus and TransportID (RFC 7143
+// §4.2.7.2, §6.3.5, RFC 3722 §3).
+func TestNamesInAnyCase(t *testing.T) {
+	h := newHarness(t, Config{})
+	a := h.login("MaxConnections=2")
+	shouted := []string{"InitiatorName=" + strings.ToUpper(testInitiator), "TargetName=" + strings.ToUpper(testTarget), "SessionType=Normal", "MaxConnections=2"}
+	again := h.dial()
+	again.isid = a.isid
+	again.login(shouted...)
+	a.ended()
+	second := h.dial()
+	second.isid, second.tsih, second.cid = again.isid, again.tsih, 1
+	second.login(normal()...)
+	list := h.server.Sessions()
+	if len(list) != 1 || list[0].Initiator != testInitiator || list[0].Target != testTarget || len(list[0].Connections) != 2 {
+		t.Errorf("sessions %+v", list)
+	}
+	h.array.mu.Lock()
+	defer h.array.mu.Unlock()
+	if n := len(h.array.opened); n != 2 || h.array.opened[0].PortName() != h.array.opened[1].PortName() ||
+		!bytes.Equal(h.array.opened[0].TransportID(), h.array.opened[1].TransportID()) {
+		t.Errorf("%d nexuses: %+v", n, h.array.opened)
+	}
 }
 
 // TestLoginKeys checks that the keys of a login are bounded, over all its exchanges.

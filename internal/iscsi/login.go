@@ -219,15 +219,13 @@ func (l *login) declare(kv wire.KeyValue) (known bool, err error) {
 	}
 	switch kv.Key {
 	case wire.KeyInitiatorName:
-		if err := wire.CheckName(kv.Value); err != nil {
+		if l.peer.Initiator, err = wire.NormalizeName(kv.Value); err != nil {
 			return true, Refuse(wire.LoginInitiatorError, "InitiatorName: %v", err)
 		}
-		l.peer.Initiator = kv.Value
 	case wire.KeyTargetName:
-		if len(kv.Value) > wire.MaxName {
-			return true, Refuse(wire.LoginNotFound, "TargetName is longer than %d bytes", wire.MaxName)
+		if l.target, err = wire.NormalizeName(kv.Value); err != nil {
+			return true, Refuse(wire.LoginNotFound, "TargetName: %v", err)
 		}
-		l.target = kv.Value
 	case wire.KeySessionType:
 		switch kv.Value {
 		case "Normal":

@@ -114,19 +114,15 @@ func (c *conn) answerKey(out []byte, kv wire.KeyValue) []byte {
 // sendTargets answers SendTargets (RFC 7143 §C). A normal session
 // learns of its own target alone, also where it asks for all.
 func (c *conn) sendTargets(out []byte, value string) []byte {
-	own := c.session.key.target
-	if !c.session.discovery {
-		if value != "" && value != "All" && value != own {
+	own, only := c.session.key.target, ""
+	if value != "All" && (value != "" || c.session.discovery) {
+		var err error
+		if only, err = wire.NormalizeName(value); err != nil || !c.session.discovery && only != own {
 			return wire.AppendText(out, wire.KeySendTargets, wire.Rejected)
 		}
-	} else if value != "All" && wire.CheckName(value) != nil {
-		return wire.AppendText(out, wire.KeySendTargets, wire.Rejected)
 	}
-	only := value
 	if !c.session.discovery {
 		only = own
-	} else if value == "All" {
-		only = ""
 	}
 	for _, t := range c.server.cfg.Access.Targets(c.peer) {
 		if only != "" && t.Name != only {

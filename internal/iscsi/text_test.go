@@ -48,6 +48,7 @@ func TestSendTargets(t *testing.T) {
 	for value, want := range map[string]string{
 		"All":                       own + "TargetName=iqn.2026-11.io.lintel:two\n",
 		"iqn.2026-11.io.lintel:two": "TargetName=iqn.2026-11.io.lintel:two\n",
+		"IQN.2026-11.io.Lintel:TWO": "TargetName=iqn.2026-11.io.lintel:two\n",
 		"iqn.2026-11.io.lintel:x":   "",
 		"":                          "SendTargets=Reject\n",
 		"Alle":                      "SendTargets=Reject\n",
@@ -61,6 +62,7 @@ func TestSendTargets(t *testing.T) {
 		"All":                       own,
 		"":                          own,
 		testTarget:                  own,
+		strings.ToUpper(testTarget): own,
 		"iqn.2026-11.io.lintel:two": "SendTargets=Reject\n",
 	} {
 		if got := n.ask("SendTargets=" + value); got != want {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"strings"
 )
 
 // The stored form of a table, big endian:
@@ -92,6 +93,29 @@ func decodeTable(blob []byte) (*Table, error) {
 		t.Holder = t.Registrations[holder].Initiator
 	}
 	return t, nil
+}
+
+// fold brings the names of initiators to lower case, in which they are compared: a table may
+// be of a time when they were kept as hosts wrote them. Of registrations that become one,
+// the holder's stays, else the first.
+func (t *Table) fold() {
+	all, holder := t.Registrations, t.Holder
+	t.Registrations = nil
+	at := make(map[Initiator]int, len(all))
+	for _, r := range all {
+		holds := r.Initiator == holder
+		r.Initiator.Name = strings.ToLower(r.Initiator.Name)
+		i, twice := at[r.Initiator]
+		switch {
+		case !twice:
+			at[r.Initiator] = len(t.Registrations)
+			t.Registrations = append(t.Registrations, r)
+		case holds:
+			t.Registrations[i] = r
+		}
+	}
+	t.Holder.Name = strings.ToLower(holder.Name)
+	t.reindex()
 }
 
 type tableDecoder struct {

@@ -232,6 +232,7 @@ func (r *Reservations) load(u *Unit, store ReservationStore) error {
 				return err
 			}
 			r.saved = blob
+			t.fold()
 		}
 	}
 	r.publish(t)

@@ -110,17 +110,14 @@ func (p *parameters) parseMove(data []byte) error {
 	return nil
 }
 
-// parsePort reads an iSCSI TransportID (SPC-4 §7.6.4.6). The session id at the
-// end of a port name is a number: it is brought to the form of unit.Initiator.
+// parsePort reads an iSCSI TransportID (SPC-4 §7.6.4.6). Names, and the session id at the
+// end of a port name, are brought to the form of unit.Initiator: lower case.
 func parsePort(b []byte) (port, int, error) {
 	name, isPort, n, err := wire.ParseISCSITransportID(b)
 	if err != nil {
 		return port{}, 0, err
 	}
-	if i := strings.LastIndexByte(name, ','); isPort && i >= 0 {
-		name = name[:i] + strings.ToLower(name[i:])
-	}
-	return port{name, !isPort}, n, nil
+	return port{strings.ToLower(name), !isPort}, n, nil
 }
 
 // service carries out PERSISTENT RESERVE OUT for one I_T nexus.

@@ -14,7 +14,6 @@ import (
 const (
 	MaxKeyName   = 63
 	MaxTextValue = 8192 // a list, or a large binary value
-	MaxName      = 223  // an iSCSI name (RFC 7143 §4.2.7.1)
 )
 
 // The answers of a negotiation that are no value (RFC 7143 §6.2).
@@ -166,45 +165,4 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 		return s[len(prefix):], true
 	}
 	return s, false
-}
-
-// CheckName reports what is wrong with an iSCSI name (RFC 7143 §4.2.7, RFC 3722):
-// iqn., eui. or naa. form, at most MaxName bytes.
-func CheckName(name string) error {
-	if name == "" || len(name) > MaxName {
-		return fmt.Errorf("%w: an iSCSI name has 1 to %d bytes", ErrText, MaxName)
-	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c == 0x7f || c == ',' || c == '/' || c == '=' {
-			return fmt.Errorf("%w: iSCSI name %q has a forbidden character", ErrText, name)
-		}
-	}
-	form, id, _ := strings.Cut(name, ".")
-	switch strings.ToLower(form) {
-	case "iqn":
-		if len(id) < len("2001-04.a") || !digits(id[:4]) || id[4] != '-' || !digits(id[5:7]) || id[7] != '.' {
-			return fmt.Errorf("%w: %q is not iqn.YYYY-MM.domain[:id]", ErrText, name)
-		}
-	case "eui":
-		if len(id) != 16 || !hexDigits(id) {
-			return fmt.Errorf("%w: %q is not eui. and 16 hexadecimal digits", ErrText, name)
-		}
-	case "naa":
-		if len(id) != 16 && len(id) != 32 || !hexDigits(id) {
-			return fmt.Errorf("%w: %q is not naa. and 16 or 32 hexadecimal digits", ErrText, name)
-		}
-	default:
-		return fmt.Errorf("%w: %q is none of iqn.*, eui.* and naa.*", ErrText, name)
-	}
-	return nil
-}
-
-func digits(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
-}
-
-func hexDigits(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'f') && (r < 'A' || r > 'F')
-	}) < 0
 }
