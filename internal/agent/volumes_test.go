@@ -92,10 +92,10 @@ func TestUpdateVolumeInUse(t *testing.T) {
 		}
 	}
 	got := call(r, r.volumes.UpdateVolume, &lintelv1.UpdateVolumeRequest{
-		Name: "db1", Etag: v.Etag, Spec: &lintelv1.VolumeSpec{Name: "db2", ReadOnly: true, WriteThrough: true, Rotational: true, Vendor: "ACME", ThinThresholdPercent: 80},
-		UpdateMask: mask("name", "read_only", "write_through", "rotational", "vendor", "thin_threshold_percent"),
+		Name: "db1", Etag: v.Etag, Spec: &lintelv1.VolumeSpec{Name: "db2", ReadOnly: true, WriteThrough: true, Rotational: true, Product: "ACME", ThinThresholdPercent: 80},
+		UpdateMask: mask("name", "read_only", "write_through", "rotational", "product", "thin_threshold_percent"),
 	}).Volume
-	if s := got.Spec; s.Name != "db2" || !s.ReadOnly || !s.WriteThrough || !s.Rotational || s.Vendor != "ACME" || s.ThinThresholdPercent != 80 || got.Id != v.Id {
+	if s := got.Spec; s.Name != "db2" || !s.ReadOnly || !s.WriteThrough || !s.Rotational || s.Product != "ACME" || s.ThinThresholdPercent != 80 || got.Id != v.Id {
 		t.Errorf("got %v", got)
 	}
 	refuse(r, connect.CodeAborted, r.volumes.UpdateVolume, &lintelv1.UpdateVolumeRequest{Name: "db2", Etag: v.Etag, Spec: &lintelv1.VolumeSpec{}, UpdateMask: mask("comment")})

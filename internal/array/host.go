@@ -182,7 +182,7 @@ func (s *State) DeleteHost(name, etag string, force bool) (*State, *Host, Plan, 
 	doc := *s.Document
 	if groups := s.GroupsOf(h.ID); len(groups) > 0 {
 		if !force {
-			return nil, nil, plan, Errorf(KindBusy, "host %s is in host group %s: take it out first, or use force", name, groups[0].Name)
+			return nil, nil, plan, Errorf(KindBusy, "host %s is in host group %s: take it out first, or use --force", name, groups[0].Name)
 		}
 		for _, g := range groups {
 			plan.Steps = append(plan.Steps, fmt.Sprintf("take host %s out of host group %s", name, g.Name))
@@ -212,7 +212,7 @@ func (s *State) unmapAll(doc *Document, what string, mine func(*Mapping) bool, f
 		return nil
 	}
 	if !force {
-		return Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use force", s.volumeName(doc.Mappings[i].Volume), what)
+		return Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use --force", s.volumeName(doc.Mappings[i].Volume), what)
 	}
 	for _, m := range doc.Mappings {
 		if mine(m) {

@@ -88,6 +88,27 @@ func TestIdentityIsGeneratedOnce(t *testing.T) {
 	}
 }
 
+// What hosts identify a volume or its geometry by stays while a session sees it.
+func TestIdentityStaysInUse(t *testing.T) {
+	s, env := setup(t)
+	for field, edit := range map[string]func(*Volume){
+		"naa_id":            func(v *Volume) { v.NAA = "6024c4e0000000000000000000000001" },
+		"eui64_id":          func(v *Volume) { v.EUI64 = "024c4e0000000001" },
+		"t10_dev_id":        func(v *Volume) { v.T10ID = "other" },
+		"usn":               func(v *Volume) { v.Serial = "other" },
+		"vendor":            func(v *Volume) { v.Vendor = "OTHER" },
+		"physical_exponent": func(v *Volume) { v.PhysicalExponent++ },
+		"thin":              func(v *Volume) { v.Thin = !v.Thin },
+	} {
+		if _, _, _, err := s.UpdateVolume(env, "db1", "", true, edit); KindOf(err) != KindBusy || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s of a volume in use: %v", field, err)
+		}
+		if _, _, plan, err := s.UpdateVolume(env, "db1", "", false, edit); err != nil || len(plan.Warnings) != 1 {
+			t.Errorf("%s of a volume that is not: %v, %v", field, plan, err)
+		}
+	}
+}
+
 // What two volumes share in the first 8 bytes some initiators take for one volume.
 func TestIdentityCollisions(t *testing.T) {
 	s, env := setup(t)

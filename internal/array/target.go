@@ -187,7 +187,7 @@ func (s *State) SetAccessState(pool string, portGroup uint16, access AccessState
 	groups := slices.Clone(doc.Target.PortGroups)
 	if portGroup == 0 {
 		if len(groups) != 1 {
-			return nil, Plan{}, Errorf(KindInvalid, "the target has %d port groups: name one", len(groups))
+			return nil, Plan{}, Errorf(KindInvalid, "the target has %d port groups: name one with --port-group", len(groups))
 		}
 		portGroup = groups[0].ID
 	}

@@ -30,7 +30,9 @@ type set map[string]string
 // add returns a KindExists error where key is in the set already; owner is named in
 // the message of the next one.
 func (s set) add(what, key, owner string) error {
-	if other, taken := s[key]; taken {
+	if other, taken := s[key]; taken && other == owner {
+		return Errorf(KindInvalid, "%s %q of %s is given twice", what, key, owner)
+	} else if taken {
 		return Errorf(KindExists, "%s %q of %s is taken by %s", what, key, owner, other)
 	}
 	s[key] = owner

@@ -175,6 +175,7 @@ func (s *State) UpdateVolume(env Env, name, etag string, inUse bool, edit func(*
 	d.add("eui64_id", old.EUI64, v.EUI64)
 	d.add("t10_dev_id", old.T10ID, v.T10ID)
 	d.add("usn", old.Serial, v.Serial)
+	d.add("vendor", old.Vendor, v.Vendor)
 	d.add("physical_exponent", old.PhysicalExponent, v.PhysicalExponent)
 	d.add("thin", old.Thin, v.Thin)
 	if inUse && len(d.fields) > 0 {
@@ -184,7 +185,6 @@ func (s *State) UpdateVolume(env Env, name, etag string, inUse bool, edit func(*
 		d.warn("hosts may take the volume for another one when its identity or geometry changes")
 	}
 	d.add("name", old.Name, v.Name)
-	d.add("vendor", old.Vendor, v.Vendor)
 	d.add("product", old.Product, v.Product)
 	d.add("revision", old.Revision, v.Revision)
 	d.add("rotational", old.Rotational, v.Rotational)
@@ -257,7 +257,7 @@ func (s *State) DeleteVolume(name, etag string, force bool) (*State, *Volume, Pl
 	doc := s.Document
 	if mappings := s.MappingsOf(v.ID); len(mappings) > 0 {
 		if !force {
-			return nil, nil, plan, Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use force", name, s.toName(mappings[0]))
+			return nil, nil, plan, Errorf(KindBusy, "volume %s is mapped to %s: unmap it first, or use --force", name, s.toName(mappings[0]))
 		}
 		for _, m := range mappings {
 			plan.Steps = append(plan.Steps, fmt.Sprintf("unmap volume %s from %s (%s)", name, s.toName(m), m.numbers()))

@@ -283,7 +283,7 @@ func (a *app) volumeSet() *cobra.Command {
 		Long: `Sets attributes, as flags or as KEY=VALUE. The keys are
 ` + wrap(joinWords(volumeAttributes), 78) + `.
 
-While a session sees the volume, naa_id, eui64_id, t10_dev_id, usn, thin and
+While a session sees the volume, naa_id, eui64_id, t10_dev_id, usn, vendor, thin and
 physical_exponent cannot be changed: unmap it first.`,
 		Example: `  lintel volume set db1 read_only=true
   lintel volume set db1 --write-through

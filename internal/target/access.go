@@ -45,7 +45,7 @@ func (a access) Targets(peer iscsi.Peer) []iscsi.TargetInfo {
 func reachable(p *array.Portal, local, remote netip.Addr) (netip.AddrPort, bool) {
 	if p.Address.IsUnspecified() {
 		// Whoever reached one portal reaches this one by the address used.
-		return netip.AddrPortFrom(local.Unmap(), p.Port), true
+		return netip.AddrPortFrom(local.Unmap(), p.Port), !p.Address.Is4() || local.Unmap().Is4()
 	}
 	return p.AddrPort(), !p.Address.IsLoopback() || remote.Unmap().IsLoopback()
 }

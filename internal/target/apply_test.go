@@ -229,3 +229,37 @@ func TestPortalsComeAndGo(t *testing.T) {
 		t.Error("a portal that was removed still accepts")
 	}
 }
+
+// A portal at 0.0.0.0 is for IPv4 alone, one at [::] for both: whoever asked for the
+// first does not want the networks of the other.
+func TestUnspecifiedPortals(t *testing.T) {
+	for _, c := range []struct {
+		address string
+		six     bool
+	}{{"0.0.0.0", false}, {"::", true}} {
+		f := newFixture(t)
+		f.addVolume(1, 1<<20, 0)
+		f.doc.Portals[0].Address = netip.MustParseAddr(c.address)
+		loop := &array.Portal{Object: array.Object{ID: "l2"}, Address: netip.IPv6Loopback(), Port: freePort(t), Tag: 2, Protocol: array.ISCSI}
+		f.doc.Portals = append(f.doc.Portals, loop)
+		f.apply()
+		port := f.doc.Portals[0].Port
+		four, six := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), netip.AddrPortFrom(netip.IPv6Loopback(), port)
+		for at, want := range map[netip.AddrPort]bool{four: true, six: c.six} {
+			conn, err := net.Dial("tcp", at.String())
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != want {
+				t.Errorf("portal %s at %s: %v", c.address, at, err)
+			}
+		}
+		records, err := initiator.Discover(context.Background(), loop.AddrPort().String(), initiator.Options{})
+		if err != nil || len(records) != 1 {
+			t.Fatalf("discovery: %+v, %v", records, err)
+		}
+		if got := len(records[0].Portals) == 2; got != c.six {
+			t.Errorf("over IPv6 portal %s is told as %+v", c.address, records[0].Portals)
+		}
+	}
+}

@@ -43,7 +43,7 @@ func (t *Target) applyListeners(state *array.State) {
 		if p != nil && p.listener != nil {
 			continue
 		}
-		l, err := net.Listen("tcp", spec.AddrPort().String())
+		l, err := net.Listen(network(spec.Address), spec.AddrPort().String())
 		if err != nil && (p == nil || p.reason == nil) {
 			t.log.Error("portal does not listen", "portal", spec.AddrPort().String(), "error", err)
 		}
@@ -64,6 +64,15 @@ func (t *Target) applyListeners(state *array.State) {
 			}
 		})
 	}
+}
+
+// network is what to listen on for an address: 0.0.0.0 stands for IPv4 alone, as an
+// administrator means it, and [::] for both.
+func network(at netip.Addr) string {
+	if at.Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // closePortal stops listening and ends the sessions that came through it.

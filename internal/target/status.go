@@ -107,7 +107,7 @@ func (t *Target) Portal(id string) PortalStatus {
 // CheckPortal returns an error where the address cannot be listened on.
 func (t *Target) CheckPortal(ctx context.Context, at netip.AddrPort) error {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", at.String())
+	l, err := lc.Listen(ctx, network(at.Addr()), at.String())
 	if err != nil {
 		return err
 	}

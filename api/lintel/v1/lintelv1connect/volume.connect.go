@@ -63,7 +63,7 @@ type VolumeServiceClient interface {
 	// taken), FAILED_PRECONDITION (no space for a thick volume).
 	CreateVolume(context.Context, *connect.Request[v1.CreateVolumeRequest]) (*connect.Response[v1.CreateVolumeResponse], error)
 	// UpdateVolume sets attributes. While an initiator's session can see the
-	// volume, naa_id, eui64_id, t10_dev_id, usn, physical_exponent and thin are
+	// volume, naa_id, eui64_id, t10_dev_id, usn, vendor, physical_exponent and thin are
 	// refused with FAILED_PRECONDITION. pool, kind, path and block_size are
 	// fixed; size_bytes is changed by ResizeVolume. Errors also:
 	// INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, ABORTED.
@@ -180,7 +180,7 @@ type VolumeServiceHandler interface {
 	// taken), FAILED_PRECONDITION (no space for a thick volume).
 	CreateVolume(context.Context, *connect.Request[v1.CreateVolumeRequest]) (*connect.Response[v1.CreateVolumeResponse], error)
 	// UpdateVolume sets attributes. While an initiator's session can see the
-	// volume, naa_id, eui64_id, t10_dev_id, usn, physical_exponent and thin are
+	// volume, naa_id, eui64_id, t10_dev_id, usn, vendor, physical_exponent and thin are
 	// refused with FAILED_PRECONDITION. pool, kind, path and block_size are
 	// fixed; size_bytes is changed by ResizeVolume. Errors also:
 	// INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, ABORTED.
