@@ -92,7 +92,7 @@ func (r *Request) runConnect() {
 
 // invalid returns the status of a Connect with a field that is wrong for ever: its byte
 // offset, in the data or in the command. A host that sees Do Not Retry gives its controller
-// up instead of connecting anew, so no other Connect is answered with it.
+// up instead of connecting anew, so a Connect that may succeed later is never answered so.
 func (r *Request) invalid(inData bool, offset int) wire.Status {
 	return r.misfit(inData, offset).DNR()
 }
