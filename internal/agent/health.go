@@ -56,8 +56,8 @@ var (
 		"writes fail for want of space: %v", "free space in the file system below the pool, or make it larger; this is told for five minutes after the last failure",
 	}
 	alertMappingDangling = &alertKind{
-		"mapping-without-volume", lintelv1.Severity_SEVERITY_WARNING,
-		"%v", "bring the volume's pool back, or delete the mapping's host or group",
+		"mapping-without-volume", lintelv1.Severity_SEVERITY_CRITICAL,
+		"hosts are told that there is no such LUN: %v", "bring the volume's pool back and restart the array, or delete the mapping's host or group",
 	}
 	alertPortalFailed = &alertKind{
 		"portal-failed", lintelv1.Severity_SEVERITY_CRITICAL,

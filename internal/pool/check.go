@@ -63,6 +63,7 @@ func Check(dir string) (*Report, error) {
 			r.add(path, -1, false, "this file is not the array's")
 		case strings.HasPrefix(e.Name(), newPrefix), strings.HasPrefix(e.Name(), oldPrefix):
 			r.add(path, -1, false, "left from an interrupted creation or removal of a pool: the next start removes it")
+		case foreign(e.Name()):
 		default:
 			p, err := r.checkPool(path)
 			if err != nil {
@@ -79,12 +80,15 @@ func Check(dir string) (*Report, error) {
 	return r, nil
 }
 
+// noMetadata is what is wrong with a directory of pools without metadata in it.
+const noMetadata = "the pool's metadata is missing: mount the file system that the pool is on, or move the directory away if it is no pool's"
+
 // checkPool checks a pool by itself. It returns nil where it cannot be read.
 func (r *Report) checkPool(dir string) (*Pool, error) {
 	path := filepath.Join(dir, metadataName)
 	f, err := openLocked(path, os.O_RDONLY, wholeSpan)
 	if errors.Is(err, fs.ErrNotExist) {
-		r.add(path, -1, true, "the pool's metadata is missing")
+		r.add(path, -1, true, "%s", noMetadata)
 		return nil, nil
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ var (
 // opened for writing, against writers where it is not. The lock goes with the file.
 func openLocked(path string, flags int, part span) (*osFile, error) {
 	f, err := os.OpenFile(path, flags, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %s: %w", path, noMetadata, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening pool metadata: %w", err)
 	}

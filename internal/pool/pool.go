@@ -285,7 +285,10 @@ func (p *Pool) Remove() error {
 	if err := removeStaging(old); err != nil {
 		return err
 	}
-	if err := errors.Join(p.Close(), os.Rename(p.dir, old), syncDir(parent)); err != nil {
+	if err := os.Rename(p.dir, old); err != nil { // the pool goes on
+		return fmt.Errorf("removing pool %s: %w", p.Document().Name, err)
+	}
+	if err := errors.Join(p.Close(), syncDir(parent)); err != nil {
 		return fmt.Errorf("removing pool %s: %w", p.Document().Name, err)
 	}
 	return removeStaging(old)
@@ -317,6 +320,10 @@ func Sweep(dir string) error {
 	return err
 }
 
+// foreign reports whether a directory beside the pools is the file system's own, such as
+// lost+found or a folder of snapshots.
+func foreign(name string) bool { return name == "lost+found" || strings.HasPrefix(name, ".") }
+
 func list(dir string) (pools, left []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -328,7 +335,7 @@ func list(dir string) (pools, left []string, err error) {
 		case !e.IsDir():
 		case strings.HasPrefix(e.Name(), newPrefix), strings.HasPrefix(e.Name(), oldPrefix):
 			left = append(left, path)
-		case !strings.HasPrefix(e.Name(), "."):
+		case !foreign(e.Name()):
 			pools = append(pools, path)
 		}
 	}

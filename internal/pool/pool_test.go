@@ -509,11 +509,55 @@ func TestRemove(t *testing.T) {
 	if err := f.pool.Remove(); array.KindOf(err) != array.KindBusy {
 		t.Fatalf("with a stray file: %v", err)
 	}
-	if err := errors.Join(os.Remove(stray), f.pool.Remove()); err != nil {
+	if err := os.Remove(stray); err != nil {
+		t.Fatal(err)
+	}
+	// One that cannot be moved, as it is a mount point, goes on.
+	away := filepath.Join(f.dir, "away")
+	if err := os.Rename(f.poolDir(), away); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.pool.Remove(); err == nil {
+		t.Fatal("a pool that cannot be moved was removed")
+	}
+	if err := os.Rename(away, f.poolDir()); err != nil {
+		t.Fatal(err)
+	}
+	f.commit(f.state, nil)
+	if err := f.pool.Remove(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(f.poolDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+// What the file system keeps beside the pools is none; any other directory without
+// metadata may be a pool whose file system is not mounted.
+func TestForeignDirectories(t *testing.T) {
+	f := newFixture(t)
+	f.close()
+	pools := filepath.Join(f.dir, PoolsDir)
+	for _, name := range []string{"lost+found", ".snapshot"} {
+		if err := os.Mkdir(filepath.Join(pools, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if dirs, err := List(pools); err != nil || len(dirs) != 1 {
+		t.Errorf("pools %v, %v", dirs, err)
+	}
+	if r, err := Check(f.dir); err != nil || r.Fatal() {
+		t.Errorf("check: %v, %v", r, err)
+	}
+	empty := filepath.Join(pools, "archive")
+	if err := os.Mkdir(empty, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Check(f.dir); err != nil || !r.Fatal() || !strings.Contains(r.Problems[0].Text, "mount the file system") {
+		t.Errorf("check of an empty one: %v, %v", r, err)
+	}
+	if _, err := Open(empty); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mount the file system") {
+		t.Errorf("an empty one opens: %v", err)
 	}
 }
 
