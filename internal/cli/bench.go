@@ -5,6 +5,7 @@ import (
 	"errors"
 	goflag "flag"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -129,7 +130,7 @@ func (a *app) bench(ctx context.Context, config bench.Config) error {
 		if s.Ramp {
 			phase = ", ramp"
 		}
-		line := fmt.Sprintf("%4.0f s  %9.0f IOPS  %8.1f MB/s  p50 %-9s p99 %-9s%s", s.Elapsed.Seconds(), s.IOPS, s.BytesPerSecond/1e6, microseconds(s.P50), microseconds(s.P99), phase)
+		line := fmt.Sprintf("%4.0f s  %9.0f IOPS  %8.1f MB/s  p50 %-9s p99 %-9s%s", s.Elapsed.Seconds(), s.IOPS, s.BytesPerSecond/1e6, measured(s.P50), measured(s.P99), phase)
 		if tty {
 			fmt.Fprintf(a.Err, "\r\x1b[K%s", line)
 		} else {
@@ -141,6 +142,9 @@ func (a *app) bench(ctx context.Context, config bench.Config) error {
 		fmt.Fprint(a.Err, "\r\x1b[K")
 	}
 	interrupted := errors.Is(err, context.Canceled) && result.Total.IOs > 0
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && result.Total.IOs == 0 {
+		return fail(ExitUnreachable, "bench: %w", err)
+	}
 	if err != nil && !interrupted {
 		return fmt.Errorf("bench: %w", err)
 	}
@@ -208,6 +212,14 @@ func benchObject(r *bench.Result) object {
 		{"retries", r.Retries}, {"verified_bytes", r.Verified},
 		{"server_cpu_nanoseconds_per_io", r.ServerCPU.Nanoseconds()}, {"client_cpu_nanoseconds_per_io", r.ClientCPU.Nanoseconds()},
 	}
+}
+
+// measured is a latency that may not be known yet: the first interval has not ended.
+func measured(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return microseconds(d)
 }
 
 // microseconds writes a duration in the unit that latencies are compared in.

@@ -62,8 +62,8 @@ than loopback belong on a storage network.`,
 	set := cmd.Flags()
 	set.SortFlags = false
 	fileFlag(cmd, &file)
-	set.StringArrayVar(&flags.Portals, "portal", nil, "listen for iSCSI initiators on `ADDRESS[:PORT]`; repeatable (default: as before, "+serve.DefaultPortal+" for a new array)")
-	set.StringArrayVar(&flags.NVMePortals, "nvme-portal", nil, "listen for NVMe/TCP hosts on `ADDRESS[:PORT]`; repeatable (default: as before; "+serve.DemoNVMePortal+" for a new array with --demo)")
+	set.StringArrayVar(&flags.Portals, "portal", nil, "listen for iSCSI initiators on `ADDRESS[:PORT]`; repeatable; it is added to those that the array has (default: as before, "+serve.DefaultPortal+" for a new array)")
+	set.StringArrayVar(&flags.NVMePortals, "nvme-portal", nil, "listen for NVMe/TCP hosts on `ADDRESS[:PORT]`; repeatable; it is added to those that the array has (default: as before; "+serve.DemoNVMePortal+" for a new array with --demo)")
 	listenFlags(cmd, &flags.Listen)
 	set.BoolVar(&flags.Demo, "demo", false, "make a volume of 1 GiB, demo, that any initiator on this machine may use")
 	commonFlags(cmd, &flags.Common)

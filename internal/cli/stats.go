@@ -18,7 +18,11 @@ func (a *app) statsCommand() *cobra.Command {
 		Short: "Show the I/O counters of the volumes",
 		Long: `Shows what was read and written since the array started. With --watch the table
 shows rates: I/Os and bytes a second, and mean latencies, since the round before.
-With -o json or yaml every round prints the counters themselves.`,
+With -o json or yaml every round prints the counters themselves.
+
+ERRORS are commands that ended with another status than good. A few are normal:
+initiators ask for what a target may not have, and are told of changes that way. What
+the storage below a volume fails is in lintel health and lintel volume show.`,
 		Example: "  lintel stats\n  lintel stats --watch\n  lintel stats --watch=5s --volume db1\n  lintel stats -o json | jq .total.read_ops",
 		Args:    takes(""),
 		RunE: a.with(func(ctx context.Context, c *api, _ []string) error {

@@ -3,6 +3,7 @@ package serve
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -86,7 +87,10 @@ func Load(path string, into any) error {
 		if detail, ok := errors.AsType[toml.ParseError](err); ok {
 			return fmt.Errorf("%s line %d: %s", path, detail.Position.Line, detail.Message)
 		}
-		return fmt.Errorf("read configuration: %w", err)
+		if _, ok := errors.AsType[*fs.PathError](err); ok {
+			return fmt.Errorf("read configuration: %w", err)
+		}
+		return fmt.Errorf("%s: %s: portals are a list in brackets, demo is true or false, all else is text in quotes", path, strings.TrimPrefix(err.Error(), "toml: "))
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return fmt.Errorf("%s: unknown key %q: the keys are %s", path, unknown[0], strings.Join(keys(reflect.TypeOf(into).Elem()), ", "))

@@ -49,6 +49,7 @@ func TestLoadRefuses(t *testing.T) {
 		"portals = []":        `unknown key "portals"`,
 		"demo = \"yes\"":      "demo",
 		"portal = [\n\"x":     "line 2",
+		"portal = \"x\"":      "portals are a list in brackets",
 		"[pool]\nname = \"\"": `unknown key "pool"`,
 	} {
 		err := Load(writeFile(t, text), new(Config))
