@@ -30,6 +30,7 @@ const (
 // the memory of a failed flush.
 type backing struct {
 	fd    int
+	id    unix.Stat_t // of what is open: for the device and inode numbers
 	path  string
 	info  Info
 	size  atomic.Int64
@@ -56,12 +57,40 @@ type backing struct {
 	flushing  bool
 	flushes   requestList // wait for an fdatasync that has not yet started
 
-	mu       sync.Mutex // held by what uses fd outside of the gate: Extent, Used, Resize, Close
+	mu       mutex // held by what uses fd outside of the gate: Extent, Used, Resize, Reopen, Close
 	closeErr error
+	claim    int           // descriptor that keeps others from opening the same, -1 where fd does
+	opening  chan struct{} // capacity 1: filled while something of a Reopen is under way
 }
 
-func (b *backing) init(fd int, path string, size int64) {
-	b.fd, b.path, b.calls, b.piece = fd, path, kernel, math.MaxInt32
+// A mutex is one whose Lock can be given up.
+type mutex chan struct{}
+
+func (m mutex) Lock()   { m <- struct{}{} }
+func (m mutex) Unlock() { <-m }
+
+func (m mutex) TryLock() bool {
+	select {
+	case m <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// lockUntil returns false where done is closed before the lock is free.
+func (m mutex) lockUntil(done <-chan struct{}) bool {
+	select {
+	case m <- struct{}{}:
+		return true
+	case <-done:
+		return false
+	}
+}
+
+func (b *backing) init(o *opened, path string, size int64) {
+	b.fd, b.id, b.info, b.path, b.calls, b.piece = o.fd, o.id, o.info, path, kernel, math.MaxInt32
+	b.mu, b.opening, b.claim = make(mutex, 1), make(chan struct{}, 1), -1
 	b.size.Store(size)
 	b.gate = newGate()
 	b.queue.init(b.exec)
@@ -413,6 +442,9 @@ func (b *backing) Close() error {
 	err := b.sync(Flush)
 	if errno := errnoOf(unix.Close(b.fd)); err == nil && errno != 0 {
 		err = &Error{Op: Flush, Kind: kindOf(errno), Err: errno}
+	}
+	if b.claim >= 0 {
+		_ = unix.Close(b.claim)
 	}
 	b.closeErr = err
 	return err

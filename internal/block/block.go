@@ -7,6 +7,7 @@
 package block
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -162,6 +163,18 @@ type Device interface {
 	// Close waits for the requests under way, flushes, and releases the
 	// device. It is idempotent.
 	Close() error
+}
+
+// Reopener is a Device whose storage can be opened anew while it is in use.
+type Reopener interface {
+	// Reopen opens again what the device was opened by, with the same checks, has it
+	// flushed, and lets it take the place of what was open: what was wrong before is then
+	// forgotten, and reads return what the storage has. Requests that arrive meanwhile wait, and go
+	// on afterwards; but a Flush among them fails where completed writes may have been lost. opened is called
+	// before any of them goes on. An error leaves the device as it was, apart from what
+	// a flush that has failed on the way says of it. Where the storage does not answer until ctx is done, the error
+	// is that of ctx.
+	Reopen(ctx context.Context, opened func()) error
 }
 
 // Kind is the cause of an I/O error, as far as initiators are told apart.

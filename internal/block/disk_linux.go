@@ -18,38 +18,45 @@ type DiskOptions struct {
 // A disk device is a block device, used past the page cache (O_DIRECT).
 type disk struct {
 	backing
+	// open opens what the device is made of, exclusively or beside the claim that it has.
+	open func(exclusive bool) (*opened, error)
+	// capacity asks a descriptor for the size in bytes.
 	capacity func(fd int) (int64, error)
 }
 
 var (
-	_ Device  = (*disk)(nil)
-	_ Monitor = (*disk)(nil)
+	_ Device   = (*disk)(nil)
+	_ Monitor  = (*disk)(nil)
+	_ Reopener = (*disk)(nil)
 )
 
 // OpenDisk opens a block device exclusively (O_EXCL): it fails with ErrInUse while
 // the device is mounted, part of an array or volume group, or open here. It
 // never uses the page cache.
 func OpenDisk(path string, opts DiskOptions) (Device, error) {
-	d, err := openDisk(path, opts)
+	d, err := newDisk(path, diskCapacity, func(exclusive bool) (*opened, error) { return openBlockDevice(path, opts, exclusive) })
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", path, err)
 	}
 	return d, nil
 }
 
-func openDisk(path string, opts DiskOptions) (_ *disk, err error) {
-	flags := unix.O_DIRECT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_RDWR
+func openBlockDevice(path string, opts DiskOptions, exclusive bool) (_ *opened, err error) {
+	flags := unix.O_DIRECT | unix.O_CLOEXEC | unix.O_RDWR
 	if opts.ReadOnly {
-		flags = unix.O_DIRECT | unix.O_EXCL | unix.O_CLOEXEC | unix.O_RDONLY
+		flags = unix.O_DIRECT | unix.O_CLOEXEC | unix.O_RDONLY
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if exclusive {
+		flags |= unix.O_EXCL
+	}
+	o := &opened{claimed: exclusive}
+	if err := unix.Stat(path, &o.id); err != nil {
 		return nil, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+	if o.id.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return nil, errors.New("not a block device")
 	}
-	fd, err := unix.Open(path, flags, 0)
+	o.fd, err = unix.Open(path, flags, 0)
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("%w: %w", ErrInUse, err)
 	}
@@ -58,42 +65,54 @@ func openDisk(path string, opts DiskOptions) (_ *disk, err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = unix.Close(fd)
+			_ = unix.Close(o.fd)
 		}
 	}()
 	// The device node may have changed since Stat.
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(o.fd, &o.id); err != nil {
 		return nil, err
 	}
-	info := queueInfo("/sys", st.Rdev)
-	info.ReadOnly = opts.ReadOnly
-	if info.BlockSize, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); err != nil {
+	o.info = queueInfo("/sys", o.id.Rdev)
+	o.info.ReadOnly = opts.ReadOnly
+	if o.info.BlockSize, err = unix.IoctlGetInt(o.fd, unix.BLKSSZGET); err != nil {
 		return nil, fmt.Errorf("logical block size: %w", err)
 	}
-	if info.PhysicalBlockSize, err = unix.IoctlGetInt(fd, unix.BLKPBSZGET); err != nil {
+	if o.info.PhysicalBlockSize, err = unix.IoctlGetInt(o.fd, unix.BLKPBSZGET); err != nil {
 		return nil, fmt.Errorf("physical block size: %w", err)
 	}
-	return newDisk(fd, path, info, diskCapacity)
+	return o, nil
 }
 
-// newDisk makes a device of a descriptor that is open with O_DIRECT.
-func newDisk(fd int, path string, info Info, capacity func(fd int) (int64, error)) (*disk, error) {
-	size, err := capacity(fd)
+// newDisk makes a device of what open returns, which is open with O_DIRECT.
+func newDisk(path string, capacity func(fd int) (int64, error), open func(exclusive bool) (*opened, error)) (*disk, error) {
+	d := &disk{open: open, capacity: capacity}
+	o, size, err := d.probe(true)
 	if err != nil {
-		return nil, fmt.Errorf("capacity: %w", err)
+		return nil, err
 	}
-	info.Kind = "disk"
-	info.Align = max(info.BlockSize, 512)
-	info.PhysicalBlockSize = max(info.PhysicalBlockSize, info.BlockSize)
-	info.DiscardGranularity = max(info.DiscardGranularity, info.PhysicalBlockSize)
-	d := &disk{capacity: capacity}
-	d.init(fd, path, size-size%int64(info.BlockSize))
-	d.info = info
+	d.init(o, path, size)
 	d.atEnd = func(off int64) *Error {
 		// The kernel sets the capacity of a removed disk to zero.
 		return &Error{Op: Read, Kind: KindGone, Off: off, Err: fmt.Errorf("%s has shrunk or was removed", path)}
 	}
 	return d, nil
+}
+
+// probe opens what the device is made of and returns its size in bytes.
+func (d *disk) probe(exclusive bool) (*opened, int64, error) {
+	o, err := d.open(exclusive)
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := d.capacity(o.fd)
+	if err != nil {
+		return nil, 0, fmt.Errorf("capacity: %w", errors.Join(err, unix.Close(o.fd)))
+	}
+	o.info.Kind = "disk"
+	o.info.Align = max(o.info.BlockSize, 512)
+	o.info.PhysicalBlockSize = max(o.info.PhysicalBlockSize, o.info.BlockSize)
+	o.info.DiscardGranularity = max(o.info.DiscardGranularity, o.info.PhysicalBlockSize)
+	return o, size - size%int64(o.info.BlockSize), nil
 }
 
 // diskCapacity asks for the size of a block device in bytes.
@@ -170,7 +189,7 @@ func (d *disk) Resize(size int64) error {
 	if size%int64(d.info.BlockSize) != 0 {
 		return &Error{Kind: KindRange, Off: size, Err: ErrUnaligned}
 	}
-	d.gate.pause()
+	d.gate.pause(nil)
 	d.size.Store(size)
 	d.gate.resume(d.Submit)
 	return nil

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"errors"
 	"os"
 	"sync"
 
@@ -10,16 +11,25 @@ import (
 // NewTestDisk makes a disk device of a regular file opened with O_DIRECT: what
 // it shares with a block device is all but the geometry.
 func NewTestDisk(path string, blockSize int) (Device, error) {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	open := func(exclusive bool) (_ *opened, err error) {
+		o := &opened{claimed: exclusive, info: Info{BlockSize: blockSize, PhysicalBlockSize: 4096, Discard: true, Volatile: true}}
+		if o.fd, err = unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0); err != nil {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		if err = unix.Fstat(o.fd, &o.id); err == nil && exclusive { // as O_EXCL of a block device
+			err = lock(o.fd, false)
+		}
+		if err != nil {
+			return nil, errors.Join(err, unix.Close(o.fd))
+		}
+		o.id.Rdev = o.id.Ino
+		return o, nil
 	}
-	info := Info{BlockSize: blockSize, PhysicalBlockSize: 4096, Discard: true, Volatile: true}
-	return newDisk(fd, path, info, func(fd int) (int64, error) {
+	return newDisk(path, func(fd int) (int64, error) {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
 		return st.Size, err
-	})
+	}, open)
 }
 
 // NewTestFile opens a file as on a file system that knows neither RWF_NOWAIT nor

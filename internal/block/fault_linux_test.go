@@ -317,7 +317,7 @@ func TestFailedFUAIsRemembered(t *testing.T) {
 func TestFlushesShareOneSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &file{}
-		d.init(-1, "volume", 1<<20)
+		d.init(&opened{fd: -1}, "volume", 1<<20)
 		proceed := make(chan struct{})
 		syncs := 0
 		d.calls.sync = func(int) unix.Errno {

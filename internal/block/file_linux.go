@@ -70,15 +70,15 @@ type file struct {
 	noWriteNow atomic.Bool  // nor writes
 	pacer      pacer
 
-	id       unix.Stat_t // at open: for the device and inode numbers
 	verified atomic.Int64
 	verifyFn func()                  // made once: a method value allocates
 	wrong    atomic.Pointer[verdict] // what verify found, nil for nothing
 }
 
 var (
-	_ Device  = (*file)(nil)
-	_ Monitor = (*file)(nil)
+	_ Device   = (*file)(nil)
+	_ Monitor  = (*file)(nil)
+	_ Reopener = (*file)(nil)
 )
 
 // CreateFile makes a new sparse file of the given size in bytes for OpenFile, with
@@ -121,16 +121,33 @@ func OpenFile(path string, opts FileOptions) (Device, error) {
 	return d, nil
 }
 
-func openFile(path string, opts FileOptions) (_ *file, err error) {
-	path, err = filepath.Abs(path)
+func openFile(path string, opts FileOptions) (*file, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
+	o, err := openBackingFile(path, opts, nil)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	d := &file{now: func() int64 { return int64(time.Since(start)) }}
+	d.init(o, path, cmp.Or(opts.Size, o.id.Size))
+	d.piece = writePiece
+	d.verifyFn = func() { _ = d.verify() }
+	d.check = d.verify
+	d.atEnd = d.cutShort
+	return d, nil
+}
+
+// openBackingFile opens a file with all the checks of OpenFile. One that is locked is let pass where it
+// is the one that held tells, which is nil for none.
+func openBackingFile(path string, opts FileOptions, held *unix.Stat_t) (_ *opened, err error) {
 	flags := unix.O_RDWR
 	if opts.ReadOnly {
 		flags = unix.O_RDONLY
 	}
-	fd, err := openLocked(path, flags|unix.O_NONBLOCK)
+	fd, err := openPath(path, flags|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
@@ -139,41 +156,40 @@ func openFile(path string, opts FileOptions) (_ *file, err error) {
 			_ = unix.Close(fd)
 		}
 	}()
-	start := time.Now()
-	d := &file{now: func() int64 { return int64(time.Since(start)) }}
-	if err := unix.Fstat(fd, &d.id); err != nil {
+	o := &opened{fd: fd, claimed: true}
+	if err := unix.Fstat(fd, &o.id); err != nil {
 		return nil, err
 	}
-	if d.id.Mode&unix.S_IFMT != unix.S_IFREG {
+	if o.id.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errors.New("not a regular file")
 	}
-	size := cmp.Or(opts.Size, d.id.Size)
-	if d.id.Size < size {
-		return nil, fmt.Errorf("it has %d bytes, not %d", d.id.Size, size)
+	if err := lock(fd, opts.ReadOnly); err != nil {
+		if !errors.Is(err, ErrInUse) || held == nil || held.Dev != o.id.Dev || held.Ino != o.id.Ino {
+			return nil, err
+		}
+		o.claimed = false
 	}
-	unit := int(d.id.Blksize)
+	if size := cmp.Or(opts.Size, o.id.Size); o.id.Size < size {
+		return nil, fmt.Errorf("it has %d bytes, not %d", o.id.Size, size)
+	}
+	unit := int(o.id.Blksize)
 	if unit < 512 || unit > 64<<10 || bits.OnesCount(uint(unit)) != 1 {
 		unit = 4096 // network file systems tell their transfer size
 	}
-	d.init(fd, path, size)
-	d.piece = writePiece
-	d.info = Info{
+	o.info = Info{
 		Kind:               "file",
 		BlockSize:          1,
 		PhysicalBlockSize:  unit,
-		AtomicUnit:         fileAtomicUnit("/sys", fd, d.id.Dev),
+		AtomicUnit:         fileAtomicUnit("/sys", fd, o.id.Dev),
 		Align:              1,
-		Discard:            !opts.ReadOnly && canPunch(fd, d.id.Size),
+		Discard:            !opts.ReadOnly && canPunch(fd, o.id.Size),
 		DiscardGranularity: unit,
 		Sparse:             true,
 		Volatile:           true,
 		ReadOnly:           opts.ReadOnly,
 		Inline:             true,
 	}
-	d.verifyFn = func() { _ = d.verify() }
-	d.check = d.verify
-	d.atEnd = d.cutShort
-	return d, nil
+	return o, nil
 }
 
 // fileAtomicUnit returns the AtomicUnit of a file on the file system of device dev.
@@ -187,28 +203,26 @@ func fileAtomicUnit(sysfs string, fd int, dev uint64) int {
 	return min(openSysBlock(sysfs, dev).physical(), os.Getpagesize(), int(fs.Bsize))
 }
 
-// openLocked opens a path and takes a lock on it: a shared one for reading.
-func openLocked(path string, flags int) (int, error) {
+func openPath(path string, flags int) (int, error) {
 	flags |= unix.O_CLOEXEC
 	fd, err := unix.Open(path, flags|unix.O_NOATIME, 0)
 	if errors.Is(err, unix.EPERM) { // only the owner may use O_NOATIME
 		fd, err = unix.Open(path, flags, 0)
 	}
-	if err != nil {
-		return -1, err
+	return fd, err
+}
+
+// lock takes a lock on a file: a shared one for reading.
+func lock(fd int, shared bool) error {
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
 	}
-	lock := unix.LOCK_EX
-	if flags&unix.O_ACCMODE == unix.O_RDONLY {
-		lock = unix.LOCK_SH
+	err := unix.Flock(fd, how|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrInUse
 	}
-	if err := unix.Flock(fd, lock|unix.LOCK_NB); err != nil {
-		_ = unix.Close(fd)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrInUse
-		}
-		return -1, err
-	}
-	return fd, nil
+	return err
 }
 
 // canPunch tries a hole beyond the end, where there is nothing to lose.
@@ -413,7 +427,7 @@ func (d *file) Resize(size int64) error {
 	if wrong := d.verifyLocked(); wrong != nil {
 		return wrong
 	}
-	d.gate.pause()
+	d.gate.pause(nil)
 	defer d.gate.resume(d.Submit)
 	lengths := []int64{size}
 	if old := d.size.Load(); size > old && !d.emptyFrom(old) {

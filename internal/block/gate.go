@@ -66,20 +66,26 @@ func (g *gate) leave() {
 	}
 }
 
-// pause holds new requests back and waits for those inside. Calls of pause,
+// pause holds new requests back and waits for those inside. Where done is closed before they
+// have left it returns false; the gate is to be resumed all the same. Calls of pause,
 // resume and close must not overlap.
-func (g *gate) pause() { g.shut(gatePaused) }
+func (g *gate) pause(done <-chan struct{}) bool { return g.shut(gatePaused, done) }
 
 // close refuses new requests for good and waits for those inside.
-func (g *gate) close() { g.shut(gateClosed) }
+func (g *gate) close() { g.shut(gateClosed, nil) }
 
-func (g *gate) shut(flag int64) {
+func (g *gate) shut(flag int64, done <-chan struct{}) bool {
 	g.mu.Lock()
 	g.state.Or(flag)
 	g.mu.Unlock()
 	for g.state.Load()&gateCount != 0 {
-		<-g.zero
+		select {
+		case <-g.zero:
+		case <-done:
+			return false
+		}
 	}
+	return true
 }
 
 // resume opens a paused gate and submits what was held.

@@ -14,7 +14,7 @@ func TestGatePauseHoldsAndResumeSubmits(t *testing.T) {
 		}
 		paused := false
 		go func() {
-			g.pause()
+			g.pause(nil)
 			paused = true
 		}()
 		synctest.Wait()

@@ -69,7 +69,11 @@ func TestDiskCapacityOfAFile(t *testing.T) {
 	if _, err := diskCapacity(fd); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("capacity of a regular file: %v", err)
 	}
-	if _, err := newDisk(fd, "x", Info{BlockSize: 512}, diskCapacity); err == nil {
+	dup := func(bool) (*opened, error) {
+		fd, err := unix.Dup(fd)
+		return &opened{fd: fd, info: Info{BlockSize: 512}}, err
+	}
+	if _, err := newDisk("x", diskCapacity, dup); err == nil {
 		t.Error("a disk without a capacity was opened")
 	}
 }

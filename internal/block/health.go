@@ -95,6 +95,13 @@ func (f *faults) note(err error) {
 	e.count++
 }
 
+// forget is for a device that was opened anew.
+func (f *faults) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failed, f.lasting, f.passing = 0, episode{}, episode{}
+}
+
 func (f *faults) health() Health {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -210,7 +210,7 @@ func (d *mem) Resize(size int64) error {
 	if d.gate.closed() {
 		return &Error{Kind: KindGone, Err: ErrClosed}
 	}
-	d.gate.pause()
+	d.gate.pause(nil)
 	defer d.gate.resume(d.Submit)
 	if old := d.size.Load(); size < old {
 		d.run(&Request{Op: Discard, Off: size, Len: old - size})

@@ -30,9 +30,10 @@ type calls struct {
 	write    func(fd int, p []byte, off int64, flags uintptr) (int, unix.Errno)
 	sync     func(fd int) unix.Errno
 	allocate func(fd int, mode uint32, off, n int64) unix.Errno
+	forget   func(fd int) unix.Errno
 }
 
-var kernel = calls{readAt, writeAt, fdatasync, fallocate}
+var kernel = calls{readAt, writeAt, fdatasync, fallocate, dropCache}
 
 func readAt(fd int, p []byte, off int64) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(off), 0, 0)
@@ -55,6 +56,9 @@ func fdatasync(fd int) unix.Errno { return errnoOf(unix.Fdatasync(fd)) }
 func fallocate(fd int, mode uint32, off, n int64) unix.Errno {
 	return errnoOf(unix.Fallocate(fd, mode, off, n))
 }
+
+// dropCache has the page cache forget the clean pages of a file.
+func dropCache(fd int) unix.Errno { return errnoOf(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)) }
 
 // errnoOf returns the errno in an error of package unix, 0 for nil.
 func errnoOf(err error) unix.Errno {

@@ -263,3 +263,35 @@ func (s *suite) resizeUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+// Reopen may happen while requests are under way: they are all done, and nothing that was
+// written is lost.
+func (s *suite) reopenUnderLoad(t *testing.T) {
+	r, ok := s.dev.(block.Reopener)
+	if !ok {
+		return
+	}
+	kept := fill(64<<10, 1)
+	s.do(t, &block.Request{Op: block.Write, Off: 2 << 20, Data: kept})
+	var all sync.WaitGroup
+	list := s.mixture(2000, &all)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 20 {
+			told := 0
+			if err := r.Reopen(t.Context(), func() { told++ }); err != nil || told != 1 {
+				t.Errorf("reopen: told %d times, %v", told, err)
+			}
+		}
+	}()
+	s.submit(list)
+	all.Wait()
+	<-done
+	for _, c := range list {
+		if c.count.Load() != 1 || c.Err != nil {
+			t.Errorf("%s of %d bytes at %d finished %d times: %v", c.Op, c.Length(), c.Off, c.count.Load(), c.Err)
+		}
+	}
+	s.read(t, 2<<20, kept)
+}

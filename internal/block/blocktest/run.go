@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(testing.TB) block.Device) {
 		{"Used", (*suite).used},
 		{"Resize", (*suite).resize},
 		{"ResizeUnderLoad", (*suite).resizeUnderLoad},
+		{"ReopenUnderLoad", (*suite).reopenUnderLoad},
 		{"Close", (*suite).close},
 		{"CloseUnderLoad", (*suite).closeUnderLoad},
 		{"Model", (*suite).model},
