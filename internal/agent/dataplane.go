@@ -30,6 +30,9 @@ type DataPlane interface {
 	// Status returns how the pools, the portals and the volumes of these ids do; AllVolumes
 	// stands for all of them. What the data plane does not have is not in it.
 	Status(ctx context.Context, volumes ...string) (*Status, error)
+	// Reopen opens the storage of a volume anew while it is in use, and tells initiators. An error says
+	// why the volume is as it was; where the storage does not answer, it comes when ctx is done.
+	Reopen(ctx context.Context, volumeID string) error
 	// Sessions returns the sessions, in any order.
 	Sessions(ctx context.Context) ([]Session, error)
 	// DropSession closes the connections of a session and reports whether it existed.

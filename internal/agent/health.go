@@ -41,11 +41,11 @@ var (
 	}
 	alertVolumeLost = &alertKind{
 		"volume-writes-lost", lintelv1.Severity_SEVERITY_CRITICAL,
-		"%v", "repair the storage below the volume, restart the array, which opens the volume anew, and have the hosts check their file systems",
+		"%v", "repair the storage below the volume, open it anew with lintel volume reopen NAME, and have the hosts check their file systems",
 	}
 	alertVolumeBacking = &alertKind{
 		"volume-backing-changed", lintelv1.Severity_SEVERITY_CRITICAL,
-		"writes are refused: %v", "give the file back its name, or restore it and restart the array",
+		"writes are refused: %v", "give the file back its name, or restore it and open it anew with lintel volume reopen NAME",
 	}
 	alertVolumeIO = &alertKind{
 		"volume-io-errors", lintelv1.Severity_SEVERITY_CRITICAL,

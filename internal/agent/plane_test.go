@@ -37,7 +37,10 @@ type fakePlane struct {
 	busy     map[netip.AddrPort]bool
 	applyErr error
 	applies  int
-	closed   bool
+
+	reopened  []string // ids of volumes
+	reopenErr error
+	closed    bool
 
 	away, awayAtApply bool // does not answer
 }
@@ -158,6 +161,22 @@ func (f *fakePlane) volumeLocked(id string) agent.VolumeStatus {
 		s.Reason = err.Error()
 	}
 	return s
+}
+
+func (f *fakePlane) Reopen(ctx context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.answerLocked(); err != nil {
+		return err
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		return errors.New("storage that hangs would be waited for for ever")
+	}
+	if f.reopenErr == nil {
+		f.reopened = append(f.reopened, id)
+		delete(f.health, id)
+	}
+	return f.reopenErr
 }
 
 func (f *fakePlane) Sessions(context.Context) ([]agent.Session, error) {

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -292,6 +294,39 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 	return connect.NewResponse(&lintelv1.ResizeVolumeResponse{
 		Volume: s.volumeAs(ctx, c.state, made), Plan: planMessage(c.plan), RequestedBytes: req.Msg.GetSizeBytes(),
 	}), nil
+}
+
+// reopenTimeout is how long storage may take to flush and to be opened anew.
+const reopenTimeout = 30 * time.Second
+
+func (s volumeService) ReopenVolume(ctx context.Context, req *connect.Request[lintelv1.ReopenVolumeRequest]) (*connect.Response[lintelv1.ReopenVolumeResponse], error) {
+	state := s.State()
+	v, _, err := state.Volume(req.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if v.Kind != array.VolumeFile && v.Kind != array.VolumeDisk {
+		return nil, array.Errorf(array.KindBusy, "volume %s is of kind %s, which has no storage that could be opened anew", v.Name, v.Kind)
+	}
+	plan := array.Plan{Steps: []string{fmt.Sprintf("open the storage of volume %s anew and tell its hosts", v.Name)}}
+	before := s.look(ctx, v.ID)
+	if before.err != nil {
+		return nil, before.err
+	}
+	if fault := before.volume(v.ID).Health.Fault; fault != nil && fault.Kind == block.FaultLost {
+		plan.Warnings = append(plan.Warnings, fmt.Sprintf("what hosts wrote to volume %s since its last good flush may be lost: have them check their file systems, and applications recover", v.Name))
+	}
+	if !req.Msg.GetDryRun() {
+		within, cancel := context.WithTimeout(ctx, reopenTimeout)
+		defer cancel()
+		switch err := s.plane.Reopen(within, v.ID); {
+		case noAnswer(err):
+			return nil, err
+		case err != nil:
+			return nil, array.Errorf(array.KindUnavailable, "volume %s is as it was: %s", v.Name, err.Error())
+		}
+	}
+	return connect.NewResponse(&lintelv1.ReopenVolumeResponse{Volume: s.volumeAs(ctx, state, v), Plan: planMessage(plan)}), nil
 }
 
 func (s volumeService) DeleteVolume(ctx context.Context, req *connect.Request[lintelv1.DeleteVolumeRequest]) (*connect.Response[lintelv1.DeleteVolumeResponse], error) {

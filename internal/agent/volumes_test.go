@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/block"
 )
 
 const gib = 1 << 30
@@ -295,5 +296,49 @@ func TestShrinkIsNotedUntilItIsDone(t *testing.T) {
 	r.createVolume(&lintelv1.VolumeSpec{Name: "db3", SizeBytes: gib})
 	if !noted() {
 		t.Error("no longer noted, and never cut")
+	}
+}
+
+// A volume is opened anew by the data plane, in a bounded time; who asks is told what may be lost.
+func TestReopenVolume(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	r.createVolume(&lintelv1.VolumeSpec{Name: "ram", SizeBytes: gib, Kind: lintelv1.VolumeKind_VOLUME_KIND_MEM})
+	refuse(r, connect.CodeNotFound, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db2"})
+	if err := refuse(r, connect.CodeFailedPrecondition, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "ram"}); !strings.Contains(err.Error(), "kind mem") {
+		t.Error(err)
+	}
+	if p := call(r, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db1"}).Plan; len(p.Warnings) != 0 {
+		t.Errorf("a healthy volume: %v", p.Warnings)
+	}
+	r.plane.mu.Lock()
+	r.plane.health[v.Id] = block.Health{Failed: 7, Fault: &block.Fault{Kind: block.FaultLost, Reason: "what it is"}}
+	r.plane.reopenErr = errors.New("it still fails")
+	r.plane.mu.Unlock()
+	if err := refuse(r, connect.CodeUnavailable, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db1"}); !strings.Contains(err.Error(), "volume db1 is as it was: it still fails") {
+		t.Error(err)
+	}
+	r.plane.mu.Lock()
+	r.plane.reopenErr = nil
+	r.plane.mu.Unlock()
+	for _, dry := range []bool{true, false} {
+		res := call(r, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db1", DryRun: dry})
+		if len(res.Plan.Steps) != 1 || len(res.Plan.Warnings) != 1 || !strings.Contains(res.Plan.Warnings[0], "may be lost") {
+			t.Errorf("dry run %v: %v", dry, res.Plan)
+		}
+		if degraded := res.Volume.Status.State == lintelv1.VolumeState_VOLUME_STATE_DEGRADED; degraded != dry {
+			t.Errorf("dry run %v: degraded %v", dry, degraded)
+		}
+	}
+	r.plane.mu.Lock()
+	if got := r.plane.reopened; len(got) != 2 || got[1] != v.Id {
+		t.Errorf("opened anew: %v", got)
+	}
+	r.plane.away = true
+	r.plane.mu.Unlock()
+	refuse(r, connect.CodeUnavailable, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db1"})
+	log, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
+	if err != nil || strings.Count(string(log), "ReopenVolume") != 7 {
+		t.Errorf("audit log: %v\n%s", err, log)
 	}
 }

@@ -215,6 +215,13 @@ func (p *fakePlane) volume(v *array.Volume) agent.VolumeStatus {
 	return status
 }
 
+func (p *fakePlane) Reopen(_ context.Context, id string) error {
+	if v, _ := p.now().VolumeByID(id); v.Name == "broken" {
+		return errors.New("the backing file is missing")
+	}
+	return nil
+}
+
 func (p *fakePlane) Sessions(context.Context) ([]agent.Session, error) { return p.sessions(), nil }
 
 func (p *fakePlane) sessions() []agent.Session {

@@ -19,7 +19,7 @@ number) that never changes by itself. No host sees it until it is mapped.`,
   lintel volume list
   lintel volume resize db1 20GiB
   lintel volume set db1 read_only=true`,
-		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeResize(), a.volumeSet(), a.volumeDelete())
+		a.volumeCreate(), a.volumeList(), a.volumeShow(), a.volumeResize(), a.volumeSet(), a.volumeReopen(), a.volumeDelete())
 }
 
 // volumeAttributes are what volume set changes; pool, kind, path and block size
@@ -314,6 +314,52 @@ physical_exponent cannot be changed: unmap it first.`,
 		keys[i] = key + "="
 	}
 	a.completeArgs(cmd, true, volumeNames, words(keys...))
+	return cmd
+}
+
+func (a *app) volumeReopen() *cobra.Command {
+	var ch change
+	cmd := &cobra.Command{
+		Use:   "reopen VOLUME",
+		Short: "Open the storage of a volume anew, after it was repaired",
+		Long: `Opens the file or disk of a volume anew while the array runs. Commands of hosts
+that arrive meanwhile wait; sessions stay, and other volumes are not touched.
+
+Use it when lintel health tells volume-writes-lost: a flush has failed, so nobody
+knows which of the writes since the last good flush are stored, and the array
+refuses to vouch for any more. Use it too when a backing file that was cut or
+replaced is restored (volume-backing-changed), or to have the array try at once to
+open one that was missing. First repair what lies below the volume.
+
+The volume then has what its storage has. What hosts wrote since the last good
+flush may be lost, also where it could still be read from memory until now: copy
+what you can before. Afterwards check the file systems of the hosts (fsck) and let
+their applications recover. SCSI hosts are told (DEVICE INTERNAL RESET), over
+NVMe there is no way to tell them.
+
+Where the storage still fails, or does not answer for half a minute, the volume
+stays as it was. On one that is well nothing is lost: it is flushed first.`,
+		Example: "  lintel volume reopen db1\n  lintel volume reopen db1 --yes",
+		Args:    takes("VOLUME"),
+		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
+			got, err := call(ctx, c.volumes.GetVolume, &lintelv1.GetVolumeRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			if v := got.GetVolume(); v.GetStatus().GetState() == lintelv1.VolumeState_VOLUME_STATE_DEGRADED {
+				if err := a.confirm(ch, "Volume %s is degraded: %s. Opened anew, it has only what its storage has: writes that were not flushed may be lost", args[0], v.GetStatus().GetReason()); err != nil {
+					return err
+				}
+			}
+			res, err := call(ctx, c.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: args[0], DryRun: ch.dry})
+			if err != nil {
+				return err
+			}
+			return a.report(ch.dry, res, "opened volume %s anew", args[0])
+		}),
+	}
+	ch.flags(cmd)
+	a.completeArgs(cmd, false, volumeNames)
 	return cmd
 }
 

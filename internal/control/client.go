@@ -20,9 +20,10 @@ import (
 
 // Times of a Client.
 const (
-	callTimeout = 10 * time.Second // of all calls but Apply
+	callTimeout = 10 * time.Second // of all calls but Apply and Reopen
 	maxApply    = time.Minute      // of Apply, where the caller gives it longer
-	applyGrace  = 5 * time.Second  // for the answer, after that
+	maxReopen   = time.Minute      // of Reopen, where the caller gives it longer
+	grace       = 5 * time.Second  // for the answer, after that
 	firstPause  = 50 * time.Millisecond
 	lookPause   = time.Second // between two looks at whether the data plane is there
 	failedPause = 30 * time.Second
@@ -124,7 +125,7 @@ func (c *Client) Apply(ctx context.Context, s *array.State) error {
 	req.Run, req.Number = c.run, c.number
 	c.mu.Unlock()
 	// The data plane gives up first, and says so.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout+applyGrace)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout+grace)
 	defer cancel()
 	res, err := call[applyRequest, applyResponse](ctx, c, applyCall, req)
 	c.mu.Lock()
@@ -198,6 +199,22 @@ func (c *Client) Status(ctx context.Context, volumes ...string) (*agent.Status, 
 	ctx, cancel := brief(ctx)
 	defer cancel()
 	return call[statusRequest, agent.Status](ctx, c, statusCall, &statusRequest{volumes})
+}
+
+// Reopen implements agent.DataPlane.
+func (c *Client) Reopen(ctx context.Context, volumeID string) error {
+	timeout := maxReopen
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline))
+	}
+	// The data plane gives up first, and says so.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout+grace)
+	defer cancel()
+	res, err := call[reopenRequest, reopenResponse](ctx, c, reopenCall, &reopenRequest{volumeID, timeout})
+	if err == nil && res.Failed != "" {
+		err = errors.New(res.Failed)
+	}
+	return err
 }
 
 // Sessions implements agent.DataPlane.

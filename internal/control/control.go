@@ -32,6 +32,7 @@ const (
 	portalCall  = versioned + "CheckPortal"
 	statusCall  = versioned + "Status"
 	sessionCall = versioned + "Sessions"
+	reopenCall  = versioned + "Reopen"
 	dropCall    = versioned + "DropSession"
 	statsCall   = versioned + "Stats"
 )
@@ -70,6 +71,14 @@ type portalRequest struct{ Address netip.AddrPort }
 type portalResponse struct{ Failed string }
 
 type statusRequest struct{ Volumes []string }
+
+type reopenRequest struct {
+	Volume string // id
+	// Timeout is how long storage that hangs is waited for.
+	Timeout time.Duration
+}
+
+type reopenResponse struct{ Failed string }
 
 type sessionsResponse struct{ Sessions []agent.Session }
 

@@ -37,6 +37,7 @@ type plane struct {
 	status   agent.Status
 	sessions []agent.Session
 	stats    agent.Stats
+	reopened []string
 }
 
 var _ Plane = (*plane)(nil)
@@ -71,6 +72,17 @@ func (p *plane) Status(_ context.Context, volumes ...string) (*agent.Status, err
 		s.Volumes[id] = p.status.Volumes[id]
 	}
 	return &s, nil
+}
+
+func (p *plane) Reopen(ctx context.Context, id string) error {
+	deadline, ok := ctx.Deadline()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reopened = append(p.reopened, id)
+	if !ok || time.Until(deadline) > maxReopen {
+		return errors.New("no bound")
+	}
+	return p.applyErr
 }
 
 func (p *plane) Sessions(context.Context) ([]agent.Session, error) { return p.sessions, nil }
@@ -216,7 +228,15 @@ func TestEverythingArrives(t *testing.T) {
 	if err := c.CheckPortal(ctx, netip.MustParseAddrPort("127.0.0.1:1")); err == nil || errors.Is(err, agent.ErrNoAnswer) || err.Error() != "address already in use" {
 		t.Errorf("got %v", err)
 	}
+	bounded, cancel := context.WithTimeout(ctx, time.Hour)
+	defer cancel()
+	if err := errors.Join(c.Reopen(ctx, "v1"), c.Reopen(bounded, "v2")); err != nil || !slices.Equal(p.reopened, []string{"v1", "v2"}) {
+		t.Errorf("reopen: %v, %v", p.reopened, err)
+	}
 	p.applyErr = errors.New("half of it")
+	if err := c.Reopen(ctx, "v1"); err == nil || errors.Is(err, agent.ErrNoAnswer) || err.Error() != "half of it" {
+		t.Errorf("got %v", err)
+	}
 	if err := c.Apply(ctx, s); err == nil || errors.Is(err, agent.ErrNoAnswer) || err.Error() != "half of it" {
 		t.Errorf("got %v", err)
 	}

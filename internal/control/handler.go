@@ -45,6 +45,11 @@ func NewHandler(plane Plane, program string) http.Handler {
 	handle(mux, statusCall, func(ctx context.Context, r *statusRequest) (*agent.Status, error) {
 		return plane.Status(ctx, r.Volumes...)
 	})
+	handle(mux, reopenCall, func(ctx context.Context, r *reopenRequest) (*reopenResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, min(max(r.Timeout, 0), maxReopen))
+		defer cancel()
+		return &reopenResponse{failure(plane.Reopen(ctx, r.Volume))}, nil
+	})
 	handle(mux, sessionCall, func(ctx context.Context, _ *none) (*sessionsResponse, error) {
 		list, err := plane.Sessions(ctx)
 		return &sessionsResponse{list}, err

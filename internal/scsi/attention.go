@@ -17,7 +17,7 @@ func attentionRank(code uint16) int {
 	switch code {
 	case wire.PowerOnReset, wire.PowerOnOccurred:
 		return 0
-	case wire.BusResetOccurred:
+	case wire.BusResetOccurred, wire.DeviceInternalReset:
 		return 1
 	case wire.BusDeviceResetOccurred:
 		return 2
@@ -48,7 +48,7 @@ func (p *path) attend(code uint16) {
 	if rank <= 3 {
 		p.attentions = slices.DeleteFunc(p.attentions, func(c uint16) bool {
 			r := attentionRank(c)
-			return r > rank && r <= 3 || rank <= 2 && c == wire.ModeParametersChanged // a reset has restored them
+			return r > rank && r <= 3 || rank <= 2 && code != wire.DeviceInternalReset && c == wire.ModeParametersChanged // a reset has restored them
 		})
 		at = 0
 	}
@@ -104,5 +104,7 @@ func (p *path) UnitEvent(e unit.Event) {
 		p.attend(wire.ThinProvisioningSoftThreshold)
 	case unit.EventReset:
 		p.attend(wire.BusDeviceResetOccurred)
+	case unit.EventInternalReset:
+		p.attend(wire.DeviceInternalReset)
 	}
 }

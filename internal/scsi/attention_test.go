@@ -95,6 +95,14 @@ func TestAttentionPrecedence(t *testing.T) {
 	fresh = b.NewNexus("b", 1, b.LUNs())
 	u.Notify(unit.EventReset, nil) // outranks the loss of the nexus
 	wantAttentions(t, fresh, 0, wire.BusDeviceResetOccurred)
+
+	u.Notify(unit.EventModeParameters, nil)
+	u.Notify(unit.EventReset, nil)
+	u.Notify(unit.EventModeParameters, nil) // an internal reset restores none
+	u.Notify(unit.EventInternalReset, nil)
+	u.Notify(unit.EventReset, nil)
+	u.Notify(unit.EventInternalReset, nil)
+	wantAttentions(t, fresh, 0, wire.DeviceInternalReset, wire.ModeParametersChanged)
 }
 
 // TestRequestSense checks REQUEST SENSE (SPC-4 §6.39).

@@ -178,6 +178,11 @@ func poolStatus(p *pool.Data, access map[uint16]array.AccessState) agent.PoolSta
 	return s
 }
 
+// Reopen implements agent.DataPlane.
+func (d *dataPlane) Reopen(ctx context.Context, volumeID string) error {
+	return d.target.Reopen(ctx, volumeID)
+}
+
 // Sessions implements agent.DataPlane.
 func (d *dataPlane) Sessions(context.Context) ([]agent.Session, error) {
 	sessions := d.target.Sessions()

@@ -35,7 +35,7 @@ func (t *Target) Volume(id string) VolumeStatus {
 	}
 	u := v.lu.Unit()
 	s := VolumeStatus{Online: true, Sessions: u.Attached()}
-	if v.late != nil && v.late.missing() {
+	if v.missing() {
 		s.Online, s.Reason = false, (*v.late.reason.Load()).Error()
 		return s
 	}

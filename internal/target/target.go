@@ -185,8 +185,9 @@ func (t *Target) newDevice(doc *array.Document) (*scsi.Target, error) {
 func (t *Target) available(lu *scsi.LogicalUnit) (uint64, bool) {
 	t.mu.Lock()
 	v := t.volumes[string(lu.Unit().ID())]
+	isFile := v != nil && v.spec.Kind == array.VolumeFile
 	t.mu.Unlock()
-	if v == nil || v.spec.Kind != array.VolumeFile {
+	if !isFile {
 		return 0, false
 	}
 	pool, err := t.cfg.Pool(v.pool.ID)
@@ -298,13 +299,17 @@ func (t *Target) retry() {
 	state := t.state
 	var waiting []*volume
 	for _, v := range t.volumes {
-		if v.late != nil && v.late.missing() {
+		if v.missing() {
 			waiting = append(waiting, v)
 		}
 	}
 	t.mu.Unlock()
 	for _, v := range waiting {
-		t.reopen(v)
+		select {
+		case v.late.opening <- struct{}{}:
+			t.startOpen(v)
+		default: // storage that hangs is asked once
+		}
 	}
 	if state != nil {
 		t.applyListeners(state)
@@ -317,7 +322,7 @@ func (t *Target) inspect() {
 	t.mu.Lock()
 	var open []*volume
 	for _, v := range t.volumes {
-		if v.late == nil || !v.late.missing() {
+		if !v.missing() {
 			open = append(open, v)
 		}
 	}

@@ -25,6 +25,9 @@ type memPool struct {
 	missing map[string]bool
 	wrap    func(block.Device) block.Device // nil for none
 	blobs   map[string][]byte
+
+	hang    chan struct{}  // where not nil, opening a volume waits until it is closed
+	opening map[string]int // how many wait, by volume id
 }
 
 func newMemPool() *memPool {
@@ -33,6 +36,12 @@ func newMemPool() *memPool {
 
 func (p *memPool) OpenVolume(v *array.Volume) (block.Device, error) {
 	p.mu.Lock()
+	if hang := p.hang; hang != nil {
+		p.opening[v.ID]++
+		p.mu.Unlock()
+		<-hang
+		p.mu.Lock()
+	}
 	defer p.mu.Unlock()
 	if p.missing[v.ID] {
 		return nil, errors.New("the backing store is not there")
@@ -41,6 +50,12 @@ func (p *memPool) OpenVolume(v *array.Volume) (block.Device, error) {
 		return p.wrap(block.NewMem(int64(v.Size))), nil
 	}
 	return block.NewMem(int64(v.Size)), nil
+}
+
+func (p *memPool) openingOf(id string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opening[id]
 }
 
 func (p *memPool) Space() (total, free uint64, err error) { return 1 << 40, 1 << 39, nil }

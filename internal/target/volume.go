@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"sync/atomic"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
@@ -18,13 +17,16 @@ import (
 
 // volume is a volume that the data plane presents.
 type volume struct {
-	spec *array.Volume
+	spec *array.Volume // guarded by Target.mu
 	pool *array.PoolDocument
 	lu   *scsi.LogicalUnit
 	late *late // nil where the device was there from the start
 
 	fault block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
+
+// missing reports whether the backing store could not be opened so far.
+func (v *volume) missing() bool { return v.late != nil && v.late.missing() }
 
 // applyVolumes opens new volumes and changes those that differ. It returns the ids of
 // those that came.
@@ -112,16 +114,21 @@ func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 	if err := u.SetAttributes(attributes); err != nil {
 		return err
 	}
+	t.mu.Lock()
+	before := v.spec
+	v.spec = spec
+	missing := v.missing()
+	t.mu.Unlock()
 	// A volume that is not there takes its size later.
-	if spec.Size != v.spec.Size && (v.late == nil || !v.late.missing()) {
+	if spec.Size != before.Size && !missing {
 		if err := u.Resize(spec.Size >> u.BlockShift()); err != nil {
+			t.mu.Lock()
+			v.spec = before
+			t.mu.Unlock()
 			return err
 		}
 	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
-	t.mu.Lock()
-	v.spec = spec
-	t.mu.Unlock()
 	return nil
 }
 
@@ -181,22 +188,10 @@ func (t *Target) release(v *volume) error {
 	t.retired.Add(v.lu.Stats())
 	t.retired.Add(t.subsystem.ForgetUnit(v.lu.Unit()))
 	t.mu.Unlock()
-	return v.lu.Unit().Close()
-}
-
-// reopen tries to open the device of a volume that was not there.
-func (t *Target) reopen(v *volume) {
-	pool, err := t.cfg.Pool(v.pool.ID)
-	if err == nil {
-		var device block.Device
-		if device, err = pool.OpenVolume(v.spec); err == nil {
-			v.late.arrive(device)
-			v.lu.Unit().SizeChanged()
-			t.log.Info("volume is ready", "volume", v.spec.Name)
-			return
-		}
+	if v.late != nil {
+		v.late.stop()
 	}
-	v.late.absent(err)
+	return v.lu.Unit().Close()
 }
 
 // checkThreshold tells initiators where a thin volume has come to its threshold.
@@ -265,93 +260,4 @@ func (t *Target) attributes(v *array.Volume) (unit.Attributes, error) {
 		a.Revision = t.cfg.Revision
 	}
 	return a, nil
-}
-
-// late is the device of a volume whose backing store could not be opened: it
-// says so until the real device has arrived.
-type late struct {
-	size   int64
-	info   block.Info
-	reason atomic.Pointer[error]
-	real   atomic.Pointer[block.Device]
-}
-
-var (
-	_ block.Device  = (*late)(nil)
-	_ block.Monitor = (*late)(nil)
-)
-
-func newLate(v *array.Volume, reason error) *late {
-	l := &late{
-		size: int64(v.Size),
-		info: block.Info{Kind: string(v.Kind), BlockSize: 1, PhysicalBlockSize: int(v.BlockSize) << v.PhysicalExponent, Align: 4096, Discard: v.Thin, DiscardGranularity: 4096, Volatile: true},
-	}
-	l.reason.Store(&reason)
-	return l
-}
-
-func (l *late) missing() bool         { return l.real.Load() == nil }
-func (l *late) absent(err error)      { l.reason.Store(&err) }
-func (l *late) arrive(d block.Device) { l.real.Store(&d) }
-func (l *late) gone(op block.Op) error {
-	return &block.Error{Op: op, Kind: block.KindGone, Err: *l.reason.Load()}
-}
-
-func (l *late) Info() block.Info {
-	if d := l.real.Load(); d != nil {
-		return (*d).Info()
-	}
-	return l.info
-}
-
-func (l *late) Size() int64 {
-	if d := l.real.Load(); d != nil {
-		return (*d).Size()
-	}
-	return l.size
-}
-
-func (l *late) Submit(r *block.Request) {
-	if d := l.real.Load(); d != nil {
-		(*d).Submit(r)
-		return
-	}
-	r.Err = l.gone(r.Op)
-	r.Done.RequestDone(r)
-}
-
-func (l *late) Extent(off, limit int64) (bool, int64, error) {
-	if d := l.real.Load(); d != nil {
-		return (*d).Extent(off, limit)
-	}
-	return false, 0, l.gone(block.Read)
-}
-
-func (l *late) Resize(size int64) error {
-	if d := l.real.Load(); d != nil {
-		return (*d).Resize(size)
-	}
-	return l.gone(block.Write)
-}
-
-func (l *late) Used() (int64, error) {
-	if d := l.real.Load(); d != nil {
-		return (*d).Used()
-	}
-	return 0, l.gone(block.Read)
-}
-
-// Health implements block.Monitor.
-func (l *late) Health() block.Health {
-	if d := l.real.Load(); d != nil {
-		return block.HealthOf(*d)
-	}
-	return block.Health{}
-}
-
-func (l *late) Close() error {
-	if d := l.real.Load(); d != nil {
-		return (*d).Close()
-	}
-	return nil
 }

@@ -9,6 +9,8 @@ package unit
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -49,6 +51,7 @@ const (
 	EventAccessState                         // 2A/06 asymmetric access state changed
 	EventThinThreshold                       // 38/07 thin provisioning soft threshold reached
 	EventReset                               // 29/03 (or the transport's own code) bus device reset
+	EventInternalReset                       // 29/04 device internal reset: what was not on stable storage may be lost
 )
 
 // Watcher is told the events of a unit; one is attached for each I_T nexus (or
@@ -161,6 +164,17 @@ func (u *Unit) Device() block.Device {
 		return d
 	}
 	return u.dev
+}
+
+// Reopen opens the storage of the unit's device anew and raises EventInternalReset, so that whoever has
+// written knows that what was not on stable storage may be lost. It fails with
+// errors.ErrUnsupported where there is nothing to open, and otherwise as block.Reopener says.
+func (u *Unit) Reopen(ctx context.Context) error {
+	r, ok := u.dev.(block.Reopener)
+	if !ok {
+		return fmt.Errorf("unit %s: a device of kind %s has no storage to open anew: %w", u.id, u.dev.Info().Kind, errors.ErrUnsupported)
+	}
+	return r.Reopen(ctx, func() { u.Notify(EventInternalReset, nil) })
 }
 
 // Health returns how what lies below the unit's device does. It may block.

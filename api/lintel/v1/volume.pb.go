@@ -1128,6 +1128,110 @@ func (x *ResizeVolumeResponse) GetRequestedBytes() uint64 {
 	return 0
 }
 
+type ReopenVolumeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenVolumeRequest) Reset() {
+	*x = ReopenVolumeRequest{}
+	mi := &file_lintel_v1_volume_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenVolumeRequest) ProtoMessage() {}
+
+func (x *ReopenVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lintel_v1_volume_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ReopenVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReopenVolumeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReopenVolumeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ReopenVolumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        *Volume                `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Plan          *Plan                  `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenVolumeResponse) Reset() {
+	*x = ReopenVolumeResponse{}
+	mi := &file_lintel_v1_volume_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenVolumeResponse) ProtoMessage() {}
+
+func (x *ReopenVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lintel_v1_volume_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenVolumeResponse.ProtoReflect.Descriptor instead.
+func (*ReopenVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReopenVolumeResponse) GetVolume() *Volume {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+func (x *ReopenVolumeResponse) GetPlan() *Plan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
 type DeleteVolumeRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1141,7 +1245,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_lintel_v1_volume_proto_msgTypes[13]
+	mi := &file_lintel_v1_volume_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1257,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lintel_v1_volume_proto_msgTypes[13]
+	mi := &file_lintel_v1_volume_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1270,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{13}
+	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -1206,7 +1310,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_lintel_v1_volume_proto_msgTypes[14]
+	mi := &file_lintel_v1_volume_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1322,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lintel_v1_volume_proto_msgTypes[14]
+	mi := &file_lintel_v1_volume_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1335,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{14}
+	return file_lintel_v1_volume_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteVolumeResponse) GetPlan() *Plan {
@@ -1331,7 +1435,13 @@ const file_lintel_v1_volume_proto_rawDesc = "" +
 	"\x14ResizeVolumeResponse\x12)\n" +
 	"\x06volume\x18\x01 \x01(\v2\x11.lintel.v1.VolumeR\x06volume\x12#\n" +
 	"\x04plan\x18\x02 \x01(\v2\x0f.lintel.v1.PlanR\x04plan\x12'\n" +
-	"\x0frequested_bytes\x18\x03 \x01(\x04R\x0erequestedBytes\"l\n" +
+	"\x0frequested_bytes\x18\x03 \x01(\x04R\x0erequestedBytes\"B\n" +
+	"\x13ReopenVolumeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"f\n" +
+	"\x14ReopenVolumeResponse\x12)\n" +
+	"\x06volume\x18\x01 \x01(\v2\x11.lintel.v1.VolumeR\x06volume\x12#\n" +
+	"\x04plan\x18\x02 \x01(\v2\x0f.lintel.v1.PlanR\x04plan\"l\n" +
 	"\x13DeleteVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x17\n" +
@@ -1350,13 +1460,14 @@ const file_lintel_v1_volume_proto_rawDesc = "" +
 	"\x18VOLUME_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13VOLUME_STATE_ONLINE\x10\x01\x12\x18\n" +
 	"\x14VOLUME_STATE_OFFLINE\x10\x02\x12\x19\n" +
-	"\x15VOLUME_STATE_DEGRADED\x10\x032\xf3\x03\n" +
+	"\x15VOLUME_STATE_DEGRADED\x10\x032\xc4\x04\n" +
 	"\rVolumeService\x12Q\n" +
 	"\vListVolumes\x12\x1d.lintel.v1.ListVolumesRequest\x1a\x1e.lintel.v1.ListVolumesResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\tGetVolume\x12\x1b.lintel.v1.GetVolumeRequest\x1a\x1c.lintel.v1.GetVolumeResponse\"\x03\x90\x02\x01\x12O\n" +
 	"\fCreateVolume\x12\x1e.lintel.v1.CreateVolumeRequest\x1a\x1f.lintel.v1.CreateVolumeResponse\x12O\n" +
 	"\fUpdateVolume\x12\x1e.lintel.v1.UpdateVolumeRequest\x1a\x1f.lintel.v1.UpdateVolumeResponse\x12O\n" +
 	"\fResizeVolume\x12\x1e.lintel.v1.ResizeVolumeRequest\x1a\x1f.lintel.v1.ResizeVolumeResponse\x12O\n" +
+	"\fReopenVolume\x12\x1e.lintel.v1.ReopenVolumeRequest\x1a\x1f.lintel.v1.ReopenVolumeResponse\x12O\n" +
 	"\fDeleteVolume\x12\x1e.lintel.v1.DeleteVolumeRequest\x1a\x1f.lintel.v1.DeleteVolumeResponseB)Z'lintel.io/lintel/api/lintel/v1;lintelv1b\x06proto3"
 
 var (
@@ -1372,7 +1483,7 @@ func file_lintel_v1_volume_proto_rawDescGZIP() []byte {
 }
 
 var file_lintel_v1_volume_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_lintel_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_lintel_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_lintel_v1_volume_proto_goTypes = []any{
 	(VolumeKind)(0),               // 0: lintel.v1.VolumeKind
 	(VolumeState)(0),              // 1: lintel.v1.VolumeState
@@ -1389,48 +1500,54 @@ var file_lintel_v1_volume_proto_goTypes = []any{
 	(*UpdateVolumeResponse)(nil),  // 12: lintel.v1.UpdateVolumeResponse
 	(*ResizeVolumeRequest)(nil),   // 13: lintel.v1.ResizeVolumeRequest
 	(*ResizeVolumeResponse)(nil),  // 14: lintel.v1.ResizeVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 15: lintel.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 16: lintel.v1.DeleteVolumeResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*Plan)(nil),                  // 18: lintel.v1.Plan
-	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
+	(*ReopenVolumeRequest)(nil),   // 15: lintel.v1.ReopenVolumeRequest
+	(*ReopenVolumeResponse)(nil),  // 16: lintel.v1.ReopenVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 17: lintel.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 18: lintel.v1.DeleteVolumeResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Plan)(nil),                  // 20: lintel.v1.Plan
+	(*fieldmaskpb.FieldMask)(nil), // 21: google.protobuf.FieldMask
 }
 var file_lintel_v1_volume_proto_depIdxs = []int32{
 	0,  // 0: lintel.v1.VolumeSpec.kind:type_name -> lintel.v1.VolumeKind
 	1,  // 1: lintel.v1.VolumeStatus.state:type_name -> lintel.v1.VolumeState
-	17, // 2: lintel.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
-	17, // 3: lintel.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	19, // 2: lintel.v1.VolumeStatus.degraded_since:type_name -> google.protobuf.Timestamp
+	19, // 3: lintel.v1.Volume.created:type_name -> google.protobuf.Timestamp
 	2,  // 4: lintel.v1.Volume.spec:type_name -> lintel.v1.VolumeSpec
 	3,  // 5: lintel.v1.Volume.status:type_name -> lintel.v1.VolumeStatus
 	4,  // 6: lintel.v1.ListVolumesResponse.volumes:type_name -> lintel.v1.Volume
 	4,  // 7: lintel.v1.GetVolumeResponse.volume:type_name -> lintel.v1.Volume
 	2,  // 8: lintel.v1.CreateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
 	4,  // 9: lintel.v1.CreateVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 10: lintel.v1.CreateVolumeResponse.plan:type_name -> lintel.v1.Plan
+	20, // 10: lintel.v1.CreateVolumeResponse.plan:type_name -> lintel.v1.Plan
 	2,  // 11: lintel.v1.UpdateVolumeRequest.spec:type_name -> lintel.v1.VolumeSpec
-	19, // 12: lintel.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 12: lintel.v1.UpdateVolumeRequest.update_mask:type_name -> google.protobuf.FieldMask
 	4,  // 13: lintel.v1.UpdateVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 14: lintel.v1.UpdateVolumeResponse.plan:type_name -> lintel.v1.Plan
+	20, // 14: lintel.v1.UpdateVolumeResponse.plan:type_name -> lintel.v1.Plan
 	4,  // 15: lintel.v1.ResizeVolumeResponse.volume:type_name -> lintel.v1.Volume
-	18, // 16: lintel.v1.ResizeVolumeResponse.plan:type_name -> lintel.v1.Plan
-	18, // 17: lintel.v1.DeleteVolumeResponse.plan:type_name -> lintel.v1.Plan
-	5,  // 18: lintel.v1.VolumeService.ListVolumes:input_type -> lintel.v1.ListVolumesRequest
-	7,  // 19: lintel.v1.VolumeService.GetVolume:input_type -> lintel.v1.GetVolumeRequest
-	9,  // 20: lintel.v1.VolumeService.CreateVolume:input_type -> lintel.v1.CreateVolumeRequest
-	11, // 21: lintel.v1.VolumeService.UpdateVolume:input_type -> lintel.v1.UpdateVolumeRequest
-	13, // 22: lintel.v1.VolumeService.ResizeVolume:input_type -> lintel.v1.ResizeVolumeRequest
-	15, // 23: lintel.v1.VolumeService.DeleteVolume:input_type -> lintel.v1.DeleteVolumeRequest
-	6,  // 24: lintel.v1.VolumeService.ListVolumes:output_type -> lintel.v1.ListVolumesResponse
-	8,  // 25: lintel.v1.VolumeService.GetVolume:output_type -> lintel.v1.GetVolumeResponse
-	10, // 26: lintel.v1.VolumeService.CreateVolume:output_type -> lintel.v1.CreateVolumeResponse
-	12, // 27: lintel.v1.VolumeService.UpdateVolume:output_type -> lintel.v1.UpdateVolumeResponse
-	14, // 28: lintel.v1.VolumeService.ResizeVolume:output_type -> lintel.v1.ResizeVolumeResponse
-	16, // 29: lintel.v1.VolumeService.DeleteVolume:output_type -> lintel.v1.DeleteVolumeResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	20, // 16: lintel.v1.ResizeVolumeResponse.plan:type_name -> lintel.v1.Plan
+	4,  // 17: lintel.v1.ReopenVolumeResponse.volume:type_name -> lintel.v1.Volume
+	20, // 18: lintel.v1.ReopenVolumeResponse.plan:type_name -> lintel.v1.Plan
+	20, // 19: lintel.v1.DeleteVolumeResponse.plan:type_name -> lintel.v1.Plan
+	5,  // 20: lintel.v1.VolumeService.ListVolumes:input_type -> lintel.v1.ListVolumesRequest
+	7,  // 21: lintel.v1.VolumeService.GetVolume:input_type -> lintel.v1.GetVolumeRequest
+	9,  // 22: lintel.v1.VolumeService.CreateVolume:input_type -> lintel.v1.CreateVolumeRequest
+	11, // 23: lintel.v1.VolumeService.UpdateVolume:input_type -> lintel.v1.UpdateVolumeRequest
+	13, // 24: lintel.v1.VolumeService.ResizeVolume:input_type -> lintel.v1.ResizeVolumeRequest
+	15, // 25: lintel.v1.VolumeService.ReopenVolume:input_type -> lintel.v1.ReopenVolumeRequest
+	17, // 26: lintel.v1.VolumeService.DeleteVolume:input_type -> lintel.v1.DeleteVolumeRequest
+	6,  // 27: lintel.v1.VolumeService.ListVolumes:output_type -> lintel.v1.ListVolumesResponse
+	8,  // 28: lintel.v1.VolumeService.GetVolume:output_type -> lintel.v1.GetVolumeResponse
+	10, // 29: lintel.v1.VolumeService.CreateVolume:output_type -> lintel.v1.CreateVolumeResponse
+	12, // 30: lintel.v1.VolumeService.UpdateVolume:output_type -> lintel.v1.UpdateVolumeResponse
+	14, // 31: lintel.v1.VolumeService.ResizeVolume:output_type -> lintel.v1.ResizeVolumeResponse
+	16, // 32: lintel.v1.VolumeService.ReopenVolume:output_type -> lintel.v1.ReopenVolumeResponse
+	18, // 33: lintel.v1.VolumeService.DeleteVolume:output_type -> lintel.v1.DeleteVolumeResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_lintel_v1_volume_proto_init() }
@@ -1447,7 +1564,7 @@ func file_lintel_v1_volume_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lintel_v1_volume_proto_rawDesc), len(file_lintel_v1_volume_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

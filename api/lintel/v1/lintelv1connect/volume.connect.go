@@ -47,6 +47,9 @@ const (
 	// VolumeServiceResizeVolumeProcedure is the fully-qualified name of the VolumeService's
 	// ResizeVolume RPC.
 	VolumeServiceResizeVolumeProcedure = "/lintel.v1.VolumeService/ResizeVolume"
+	// VolumeServiceReopenVolumeProcedure is the fully-qualified name of the VolumeService's
+	// ReopenVolume RPC.
+	VolumeServiceReopenVolumeProcedure = "/lintel.v1.VolumeService/ReopenVolume"
 	// VolumeServiceDeleteVolumeProcedure is the fully-qualified name of the VolumeService's
 	// DeleteVolume RPC.
 	VolumeServiceDeleteVolumeProcedure = "/lintel.v1.VolumeService/DeleteVolume"
@@ -72,6 +75,13 @@ type VolumeServiceClient interface {
 	// told (CAPACITY DATA HAS CHANGED). Errors: INVALID_ARGUMENT (size), NOT_FOUND,
 	// ABORTED, FAILED_PRECONDITION (shrinking without shrink, or the kind cannot).
 	ResizeVolume(context.Context, *connect.Request[v1.ResizeVolumeRequest]) (*connect.Response[v1.ResizeVolumeResponse], error)
+	// ReopenVolume opens the storage of a volume anew while it is in use, so that it works
+	// again once what lies below it was repaired; nothing but this volume is touched. After a failed
+	// flush, what was written since the last good one may be lost, and reads return what
+	// the storage has; initiators are told (DEVICE INTERNAL RESET). Errors: NOT_FOUND,
+	// FAILED_PRECONDITION (the kind has no storage), UNAVAILABLE (the storage still fails or does not
+	// answer: the volume is as it was).
+	ReopenVolume(context.Context, *connect.Request[v1.ReopenVolumeRequest]) (*connect.Response[v1.ReopenVolumeResponse], error)
 	// DeleteVolume destroys a volume and its data. Errors: NOT_FOUND, ABORTED,
 	// FAILED_PRECONDITION (it is mapped and force is not set).
 	DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error)
@@ -120,6 +130,12 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(volumeServiceMethods.ByName("ResizeVolume")),
 			connect.WithClientOptions(opts...),
 		),
+		reopenVolume: connect.NewClient[v1.ReopenVolumeRequest, v1.ReopenVolumeResponse](
+			httpClient,
+			baseURL+VolumeServiceReopenVolumeProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("ReopenVolume")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteVolume: connect.NewClient[v1.DeleteVolumeRequest, v1.DeleteVolumeResponse](
 			httpClient,
 			baseURL+VolumeServiceDeleteVolumeProcedure,
@@ -136,6 +152,7 @@ type volumeServiceClient struct {
 	createVolume *connect.Client[v1.CreateVolumeRequest, v1.CreateVolumeResponse]
 	updateVolume *connect.Client[v1.UpdateVolumeRequest, v1.UpdateVolumeResponse]
 	resizeVolume *connect.Client[v1.ResizeVolumeRequest, v1.ResizeVolumeResponse]
+	reopenVolume *connect.Client[v1.ReopenVolumeRequest, v1.ReopenVolumeResponse]
 	deleteVolume *connect.Client[v1.DeleteVolumeRequest, v1.DeleteVolumeResponse]
 }
 
@@ -164,6 +181,11 @@ func (c *volumeServiceClient) ResizeVolume(ctx context.Context, req *connect.Req
 	return c.resizeVolume.CallUnary(ctx, req)
 }
 
+// ReopenVolume calls lintel.v1.VolumeService.ReopenVolume.
+func (c *volumeServiceClient) ReopenVolume(ctx context.Context, req *connect.Request[v1.ReopenVolumeRequest]) (*connect.Response[v1.ReopenVolumeResponse], error) {
+	return c.reopenVolume.CallUnary(ctx, req)
+}
+
 // DeleteVolume calls lintel.v1.VolumeService.DeleteVolume.
 func (c *volumeServiceClient) DeleteVolume(ctx context.Context, req *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error) {
 	return c.deleteVolume.CallUnary(ctx, req)
@@ -189,6 +211,13 @@ type VolumeServiceHandler interface {
 	// told (CAPACITY DATA HAS CHANGED). Errors: INVALID_ARGUMENT (size), NOT_FOUND,
 	// ABORTED, FAILED_PRECONDITION (shrinking without shrink, or the kind cannot).
 	ResizeVolume(context.Context, *connect.Request[v1.ResizeVolumeRequest]) (*connect.Response[v1.ResizeVolumeResponse], error)
+	// ReopenVolume opens the storage of a volume anew while it is in use, so that it works
+	// again once what lies below it was repaired; nothing but this volume is touched. After a failed
+	// flush, what was written since the last good one may be lost, and reads return what
+	// the storage has; initiators are told (DEVICE INTERNAL RESET). Errors: NOT_FOUND,
+	// FAILED_PRECONDITION (the kind has no storage), UNAVAILABLE (the storage still fails or does not
+	// answer: the volume is as it was).
+	ReopenVolume(context.Context, *connect.Request[v1.ReopenVolumeRequest]) (*connect.Response[v1.ReopenVolumeResponse], error)
 	// DeleteVolume destroys a volume and its data. Errors: NOT_FOUND, ABORTED,
 	// FAILED_PRECONDITION (it is mapped and force is not set).
 	DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error)
@@ -233,6 +262,12 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(volumeServiceMethods.ByName("ResizeVolume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceReopenVolumeHandler := connect.NewUnaryHandler(
+		VolumeServiceReopenVolumeProcedure,
+		svc.ReopenVolume,
+		connect.WithSchema(volumeServiceMethods.ByName("ReopenVolume")),
+		connect.WithHandlerOptions(opts...),
+	)
 	volumeServiceDeleteVolumeHandler := connect.NewUnaryHandler(
 		VolumeServiceDeleteVolumeProcedure,
 		svc.DeleteVolume,
@@ -251,6 +286,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceUpdateVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceResizeVolumeProcedure:
 			volumeServiceResizeVolumeHandler.ServeHTTP(w, r)
+		case VolumeServiceReopenVolumeProcedure:
+			volumeServiceReopenVolumeHandler.ServeHTTP(w, r)
 		case VolumeServiceDeleteVolumeProcedure:
 			volumeServiceDeleteVolumeHandler.ServeHTTP(w, r)
 		default:
@@ -280,6 +317,10 @@ func (UnimplementedVolumeServiceHandler) UpdateVolume(context.Context, *connect.
 
 func (UnimplementedVolumeServiceHandler) ResizeVolume(context.Context, *connect.Request[v1.ResizeVolumeRequest]) (*connect.Response[v1.ResizeVolumeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lintel.v1.VolumeService.ResizeVolume is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) ReopenVolume(context.Context, *connect.Request[v1.ReopenVolumeRequest]) (*connect.Response[v1.ReopenVolumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lintel.v1.VolumeService.ReopenVolume is not implemented"))
 }
 
 func (UnimplementedVolumeServiceHandler) DeleteVolume(context.Context, *connect.Request[v1.DeleteVolumeRequest]) (*connect.Response[v1.DeleteVolumeResponse], error) {
