@@ -33,6 +33,8 @@ type app struct {
 	dataDir string
 	server  string
 	format  format
+	// interrupted is closed by the first SIGINT or SIGTERM; nil where nothing interrupts.
+	interrupted <-chan struct{}
 }
 
 // format is the value of -o.

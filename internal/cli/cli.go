@@ -27,7 +27,7 @@ func Main(ctx context.Context, args []string, std Streams) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	root := newRoot(&app{Streams: std})
+	root := newRoot(&app{Streams: std, interrupted: ctx.Done()})
 	root.SetArgs(args)
 	root.SetIn(std.In)
 	root.SetOut(std.Out)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,9 @@ func (a *app) confirm(c change, warning string, args ...any) error {
 		}
 	}
 	fmt.Fprintf(a.Err, "%s.\nGo on? [y/N] ", printable(fmt.Sprintf(warning, args...)))
-	answer, err := bufio.NewReader(a.In).ReadString('\n')
+	answer, err := a.ask(func() (string, error) {
+		return bufio.NewReader(a.In).ReadString('\n')
+	})
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)
 	}
@@ -52,6 +55,25 @@ func (a *app) confirm(c change, warning string, args ...any) error {
 		return nil
 	}
 	return fail(ExitError, "nothing was changed")
+}
+
+// ask reads what somebody types, who may interrupt it. The reader then is left waiting: the
+// process ends.
+func (a *app) ask(read func() (string, error)) (string, error) {
+	var text string
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		text, err = read()
+	}()
+	select {
+	case <-done:
+		return text, err
+	case <-a.interrupted:
+		fmt.Fprintln(a.Err)
+		return "", context.Canceled
+	}
 }
 
 // secret is a password given in a file, on standard input, at a prompt or, by
@@ -94,12 +116,19 @@ func (s *secret) read(a *app) (string, error) {
 		return "", usage("%s is missing: put it in a file and name that with --%s-file", s.what, s.flag)
 	}
 	fmt.Fprintf(a.Err, "%s: ", s.what)
-	line, err := term.ReadPassword(fd)
-	fmt.Fprintln(a.Err)
+	state, err := term.GetState(fd)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", s.what, err)
 	}
-	return string(line), nil
+	line, err := a.ask(func() (string, error) {
+		line, err := term.ReadPassword(fd)
+		fmt.Fprintln(a.Err)
+		return string(line), err
+	})
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("read %s: %w", s.what, err), term.Restore(fd, state)) // an interrupted one has no echo
+	}
+	return line, nil
 }
 
 func firstLine(r io.Reader, name string) (string, error) {

@@ -2,6 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 )
@@ -26,5 +29,17 @@ func TestConfirm(t *testing.T) {
 		if !c.change.yes && !c.change.dry && asked.String() != question {
 			t.Errorf("asked %q, want %q", asked.String(), question)
 		}
+	}
+}
+
+// The first SIGINT ends a question, though the command still waits for its input.
+func TestConfirmIsInterrupted(t *testing.T) {
+	in, typed := io.Pipe()
+	defer typed.Close()
+	interrupted := make(chan struct{})
+	close(interrupted)
+	a := &app{Streams: Streams{In: in, Err: io.Discard}, interrupted: interrupted}
+	if err := a.confirm(change{}, "This destroys everything"); !errors.Is(err, context.Canceled) || message(err) != "interrupted" {
+		t.Errorf("got %v", err)
 	}
 }
