@@ -28,7 +28,8 @@ the schema:
   list     an array of objects
   show     one object
   changes  the API's response: the object after the change, and the plan, which is
-           what was done, or would be done with --dry-run
+           what was done, or would be done with --dry-run (identifiers that the
+           array makes are others each time)
   stats    one object with the counters
 
 Every field is always there, under its name in the API definition and in its order,
