@@ -47,6 +47,10 @@ var (
 		"volume-backing-changed", lintelv1.Severity_SEVERITY_CRITICAL,
 		"writes are refused: %v", "give the file back its name, or restore it and open it anew with lintel volume reopen NAME",
 	}
+	alertVolumeHung = &alertKind{
+		"volume-not-answering", lintelv1.Severity_SEVERITY_CRITICAL,
+		"the volume's commands may wait: %v", "look at the disks, the network file system or the paths below the volume, and at the kernel's log; other volumes are not concerned",
+	}
 	alertVolumeIO = &alertKind{
 		"volume-io-errors", lintelv1.Severity_SEVERITY_CRITICAL,
 		"the storage below the volume fails reads or writes: %v", "look at the disks below, and at the kernel's log; this is told for a day after the last failure, for five minutes where what was gone came back",
@@ -83,7 +87,7 @@ var (
 
 // volumeFaults are the alerts of what can be wrong below a volume.
 var volumeFaults = map[block.FaultKind]*alertKind{
-	block.FaultLost: alertVolumeLost, block.FaultBacking: alertVolumeBacking, block.FaultIO: alertVolumeIO, block.FaultSpace: alertVolumeSpace,
+	block.FaultLost: alertVolumeLost, block.FaultBacking: alertVolumeBacking, block.FaultHung: alertVolumeHung, block.FaultIO: alertVolumeIO, block.FaultSpace: alertVolumeSpace,
 }
 
 // nearlyFull is the free part of a pool, in percent, below which it is an alert.

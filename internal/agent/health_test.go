@@ -19,7 +19,7 @@ func TestFaultsAreAlerts(t *testing.T) {
 	call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1"}})
 	since := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 	for kind, code := range map[block.FaultKind]string{
-		block.FaultLost: "volume-writes-lost", block.FaultBacking: "volume-backing-changed",
+		block.FaultLost: "volume-writes-lost", block.FaultBacking: "volume-backing-changed", block.FaultHung: "volume-not-answering",
 		block.FaultIO: "volume-io-errors", block.FaultSpace: "volume-no-space", "of another version": "volume-io-errors",
 	} {
 		r.plane.mu.Lock()
@@ -36,7 +36,8 @@ func TestFaultsAreAlerts(t *testing.T) {
 		}
 		status := r.volume("db1").Status
 		if status.State != lintelv1.VolumeState_VOLUME_STATE_DEGRADED || status.Reason != "what it is" ||
-			status.DegradedSince.AsTime() != timestamppb.New(since).AsTime() || status.GetFailedRequests() != 7 {
+			status.DegradedSince.AsTime() != timestamppb.New(since).AsTime() || (status.UsedBytes == nil) != (kind == block.FaultHung) ||
+			kind != block.FaultHung && status.GetFailedRequests() != 7 {
 			t.Errorf("%s: status %v", kind, status)
 		}
 	}

@@ -135,7 +135,7 @@ func (c collector) collectPool(send func(metric, float64, ...string), p *array.P
 
 func collectVolume(send func(metric, float64, ...string), p *array.PoolDocument, v *array.Volume, status VolumeStatus) {
 	send(metricVolumeSize, float64(v.Size), v.Name, p.Name)
-	if status.Online {
+	if status.answers() {
 		send(metricVolumeUsed, float64(status.UsedBytes), v.Name, p.Name)
 		send(metricVolumeFailed, float64(status.Health.Failed), v.Name, p.Name)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
 )
 
 // view is the status that the data plane told, or why it told none.
@@ -59,6 +60,11 @@ func (v view) volume(id string) VolumeStatus {
 		return s
 	}
 	return VolumeStatus{Reason: v.notServed()}
+}
+
+// answers reports whether it is known how the storage of a volume does.
+func (s VolumeStatus) answers() bool {
+	return s.Online && (s.Health.Fault == nil || s.Health.Fault.Kind != block.FaultHung)
 }
 
 func (v view) portal(id string) PortalStatus {

@@ -40,7 +40,7 @@ func (a *Agent) volumeMessage(v *array.Volume, p *array.PoolDocument, mappings i
 	if fault := s.Health.Fault; s.Online && fault != nil {
 		m.Status.Reason, m.Status.DegradedSince = fault.Reason, timeMessage(fault.Since)
 	}
-	if s.Online {
+	if s.answers() {
 		m.Status.UsedBytes, m.Status.FailedRequests = new(s.UsedBytes), new(s.Health.Failed)
 	}
 	if status.knowsVolume(v.ID) {

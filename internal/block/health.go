@@ -13,6 +13,7 @@ type FaultKind string
 const (
 	FaultLost    FaultKind = "lost"    // a flush has failed: completed writes may be lost; until the device is opened again
 	FaultBacking FaultKind = "backing" // the backing file is gone, replaced or cut short
+	FaultHung    FaultKind = "hung"    // it does not answer; told by who asks
 	FaultIO      FaultKind = "io"      // requests have failed
 	FaultSpace   FaultKind = "space"   // the backing store was full
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"lintel.io/lintel/internal/array"
 )
@@ -37,11 +38,12 @@ type pair struct {
 	size   int   // of what is written to a slot, at most
 	mark   int64 // offset of the mark, 0 for none
 
-	mu       sync.Mutex
+	mu       sync.Mutex // held while storage is written to
 	sequence uint64
-	next     int   // slot to write
-	long     bool  // slot B reaches into the mark
-	failed   error // why nothing is written any more
+	next     int  // slot to write
+	long     bool // slot B reaches into the mark
+
+	failed atomic.Pointer[error] // why nothing is written any more, nil where it is
 }
 
 func newPair(f File, name string, kind slotKind, owner string) *pair {
@@ -202,17 +204,18 @@ func (p *pair) write(part0, part1 []byte) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed != nil {
-		return p.failed
+	if err := p.broken(); err != nil {
+		return err
 	}
 	b := encodeSlot(p.kind, p.owner, p.sequence+1, part0, part1)
 	if _, err := p.file.WriteAt(b, p.offset[p.next]); err != nil {
 		return array.Errorf(array.KindUnavailable, "writing the %v of pool %s: %w", p.kind, p.owner, err)
 	}
 	if err := p.file.Datasync(); err != nil {
-		p.failed = array.Errorf(array.KindUnavailable,
+		failed := array.Errorf(array.KindUnavailable,
 			"the %v of pool %s could not be brought to stable storage: %w; nothing more is written to it: repair the storage below, then restart", p.kind, p.owner, err)
-		return p.failed
+		p.failed.Store(&failed)
+		return failed
 	}
 	p.long = p.long && p.next == 0
 	p.sequence++
@@ -224,11 +227,12 @@ func (p *pair) write(part0, part1 []byte) error {
 	return nil
 }
 
-// broken returns why the pair is not written any more, nil where it is.
+// broken returns why the pair is not written any more, nil where it is. It does not wait for storage.
 func (p *pair) broken() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failed
+	if failed := p.failed.Load(); failed != nil {
+		return *failed
+	}
+	return nil
 }
 
 // format writes an empty metadata area: both superblocks, and slots that were never

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"lintel.io/lintel/internal/array"
 )
 
@@ -23,6 +21,7 @@ type Data struct {
 	table    *table
 	problems []Problem
 	docs     documents
+	space    spaceAsker
 }
 
 // OpenData opens the pool in dir for the data plane. It fails where the table is damaged in
@@ -71,7 +70,7 @@ func (d *Data) Err() error { return d.table.pair.broken() }
 
 // Space returns the capacity of the file system below and what is left of it for
 // unprivileged processes, in bytes.
-func (d *Data) Space() (total, free uint64, err error) { return space(d.dir) }
+func (d *Data) Space() (total, free uint64, err error) { return d.space.of(d.dir) }
 
 // Forget removes what the units of deleted volumes have kept: those whose ids the document
 // knows as used, and lists no more. The devices of the volumes are closed.
@@ -103,11 +102,3 @@ func used(doc *array.PoolDocument, id string) bool {
 
 // Close releases the pool. The volumes' devices are closed by those who opened them.
 func (d *Data) Close() error { return d.file.Close() }
-
-func space(dir string) (total, free uint64, err error) {
-	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Statfs(dir, &st) }); err != nil {
-		return 0, 0, fmt.Errorf("pool in %s: %w", dir, err)
-	}
-	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
-}

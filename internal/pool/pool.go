@@ -48,6 +48,7 @@ type Pool struct {
 	config *pair
 
 	problems []Problem
+	space    spaceAsker
 
 	mu     sync.Mutex
 	docs   documents
@@ -256,7 +257,7 @@ func (p *Pool) Commit(doc *array.PoolDocument, arr *array.Document) error {
 
 // Space returns the capacity of the file system below and what is left of it for
 // unprivileged processes, in bytes.
-func (p *Pool) Space() (total, free uint64, err error) { return space(p.dir) }
+func (p *Pool) Space() (total, free uint64, err error) { return p.space.of(p.dir) }
 
 // Close releases the pool. Its volumes' devices are closed by those who opened them.
 func (p *Pool) Close() error {

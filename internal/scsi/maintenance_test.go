@@ -350,9 +350,11 @@ func TestThinThreshold(t *testing.T) {
 	check := func(want ...uint16) {
 		t.Helper()
 		for _, lu := range b.LUs {
-			if err := lu.CheckThinThreshold(); err != nil {
+			used, err := lu.Unit().Device().Used()
+			if err != nil {
 				t.Fatal(err)
 			}
+			lu.CheckThinThreshold(uint64(used))
 		}
 		wantAttentions(t, n, 0, want...)
 		wantAttentions(t, n, 1)

@@ -31,23 +31,18 @@ func (lu *LogicalUnit) thresholdAt() uint64 {
 }
 
 // CheckThinThreshold tells the initiators of a thin unit that its soft threshold
-// is reached, once for each time that the used space grows past it. It asks the
-// device, and may therefore block; the array calls it from time to time.
-func (lu *LogicalUnit) CheckThinThreshold() error {
+// is reached, once for each time that the used space, in bytes, grows past it. The array calls it
+// from time to time.
+func (lu *LogicalUnit) CheckThinThreshold(used uint64) {
 	at := lu.thresholdAt()
 	if at == 0 || !lu.unit.Attributes().Thin {
 		lu.reached.Store(false)
-		return nil
+		return
 	}
-	used, err := lu.unit.Device().Used()
-	if err != nil {
-		return err
-	}
-	over := uint64(used) >= at
+	over := used >= at
 	if lu.reached.Swap(over) != over && over {
 		lu.unit.Notify(unit.EventThinThreshold, nil)
 	}
-	return nil
 }
 
 // isThin says for the mode page that it exists on thin units only.

@@ -152,6 +152,7 @@ func (d *dataPlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 		return status, nil
 	}
 	all := slices.Contains(volumes, agent.AllVolumes)
+	var asked []string
 	for _, p := range state.Pools {
 		if opened, err := d.pool(p.ID); err != nil {
 			status.Pools[p.ID] = agent.PoolStatus{Reason: err.Error()}
@@ -160,9 +161,12 @@ func (d *dataPlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 		}
 		for _, v := range p.Volumes {
 			if all || slices.Contains(volumes, v.ID) {
-				status.Volumes[v.ID] = agent.VolumeStatus(d.target.Volume(v.ID))
+				asked = append(asked, v.ID)
 			}
 		}
+	}
+	for id, s := range d.target.Volumes(asked...) {
+		status.Volumes[id] = agent.VolumeStatus(s)
 	}
 	for _, p := range state.Document.Portals {
 		status.Portals[p.ID] = agent.PortalStatus(d.target.Portal(p.ID))

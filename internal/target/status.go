@@ -5,15 +5,18 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/ask"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/iscsi"
 	"lintel.io/lintel/internal/nvme"
 	"lintel.io/lintel/internal/unit"
 )
 
-// VolumeStatus is how a volume does.
+// VolumeStatus is how a volume does. One whose storage does not answer has block.FaultHung; nothing
+// else is then known of that.
 type VolumeStatus struct {
 	Online    bool
 	Reason    string // why it is not online
@@ -22,30 +25,65 @@ type VolumeStatus struct {
 	Health    block.Health
 }
 
+// answer is what the storage of a volume tells.
+type answer struct {
+	used   int64
+	err    error
+	health block.Health
+}
+
+// ask asks the storage of a volume, unless it has a question to answer already.
+func (v *volume) ask() *ask.Question[answer] {
+	return v.asker.Ask(func() answer {
+		u := v.lu.Unit()
+		used, err := u.Device().Used()
+		return answer{used, err, u.Health()}
+	})
+}
+
+// await waits for what the storage of a volume tells, but not longer than storage that answers takes.
+func (t *Target) await(q *ask.Question[answer]) answer {
+	if a, ok := q.Wait(t.cfg.Patience); ok {
+		return a
+	}
+	return answer{health: block.Health{Fault: &block.Fault{
+		Kind: block.FaultHung, Since: q.Since, Reason: "its storage has not answered since " + q.Since.UTC().Format(time.RFC3339),
+	}}}
+}
+
 // Volume returns how a volume does; the zero value for one it does not have.
-func (t *Target) Volume(id string) VolumeStatus {
-	t.mu.Lock()
-	v, failed := t.volumes[id], t.failed[id]
-	t.mu.Unlock()
-	switch {
-	case v == nil && failed != nil:
-		return VolumeStatus{Reason: failed.Error()}
-	case v == nil:
-		return VolumeStatus{}
+func (t *Target) Volume(id string) VolumeStatus { return t.Volumes(id)[id] }
+
+// Volumes returns how volumes do, by id. Storage that hangs delays nothing but its own answer.
+func (t *Target) Volumes(ids ...string) map[string]VolumeStatus {
+	status := make(map[string]VolumeStatus, len(ids))
+	questions := make(map[string]*ask.Question[answer], len(ids))
+	for _, id := range ids {
+		t.mu.Lock()
+		v, failed := t.volumes[id], t.failed[id]
+		t.mu.Unlock()
+		switch {
+		case v == nil && failed != nil:
+			status[id] = VolumeStatus{Reason: failed.Error()}
+		case v == nil:
+			status[id] = VolumeStatus{}
+		case v.missing():
+			status[id] = VolumeStatus{Sessions: v.lu.Unit().Attached(), Reason: (*v.late.reason.Load()).Error()}
+		default:
+			status[id] = VolumeStatus{Online: true, Sessions: v.lu.Unit().Attached()}
+			questions[id] = v.ask()
+		}
 	}
-	u := v.lu.Unit()
-	s := VolumeStatus{Online: true, Sessions: u.Attached()}
-	if v.missing() {
-		s.Online, s.Reason = false, (*v.late.reason.Load()).Error()
-		return s
+	for id, q := range questions {
+		s, a := status[id], t.await(q)
+		if a.err != nil {
+			s.Online, s.Reason = false, a.err.Error()
+		} else {
+			s.UsedBytes, s.Health = uint64(a.used), a.health
+		}
+		status[id] = s
 	}
-	used, err := u.Device().Used()
-	if err != nil {
-		s.Online, s.Reason = false, err.Error()
-		return s
-	}
-	s.UsedBytes, s.Health = uint64(used), u.Health()
-	return s
+	return status
 }
 
 // Access returns the access states of a pool's volumes that are in effect, by target port

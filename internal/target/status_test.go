@@ -65,38 +65,13 @@ func TestVolumeStatusTellsFaults(t *testing.T) {
 	}
 }
 
-// hanging is a device whose backing answers nothing until released.
-type hanging struct {
-	block.Device
-	asked   chan struct{} // gets one for each look at it
-	release chan struct{}
-}
-
-func (h *hanging) wait() {
-	select {
-	case h.asked <- struct{}{}:
-	default:
-	}
-	<-h.release
-}
-
-func (h *hanging) Health() block.Health {
-	h.wait()
-	return block.Health{}
-}
-
-func (h *hanging) Used() (int64, error) {
-	h.wait()
-	return 0, nil
-}
-
 // TestHangingStorage checks that a volume whose storage hangs keeps neither a change of the
 // configuration nor the opening of another volume waiting.
 func TestHangingStorage(t *testing.T) {
 	for name, threshold := range map[string]uint8{"health": 0, "thin threshold": 50} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
-			h := &hanging{asked: make(chan struct{}, 1), release: make(chan struct{})}
+			h := newHanging(nil)
 			defer close(h.release)
 			f.pool.wrap = func(d block.Device) block.Device {
 				h.Device = d

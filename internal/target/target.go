@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/ask"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/iscsi"
 	"lintel.io/lintel/internal/nvme"
@@ -47,6 +48,8 @@ type Config struct {
 	ISCSI iscsi.Config
 	// Retry is how often a volume or portal that could not be opened is tried again, 5 s by default.
 	Retry time.Duration
+	// Patience is how long the storage of a volume has to answer before that is told to hang, 2 s by default.
+	Patience time.Duration
 }
 
 // Target is the data plane of one head. Its methods may be called concurrently.
@@ -90,6 +93,9 @@ func New(cfg Config) (*Target, error) {
 	}
 	if cfg.Retry <= 0 {
 		cfg.Retry = 5 * time.Second
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = 2 * time.Second
 	}
 	t := &Target{
 		cfg:     cfg,
@@ -317,7 +323,7 @@ func (t *Target) retry() {
 }
 
 // inspect looks how thin volumes fill and what storage fails. Storage that hangs keeps
-// nothing waiting but other looks.
+// nothing waiting.
 func (t *Target) inspect() {
 	t.mu.Lock()
 	var open []*volume
@@ -327,9 +333,16 @@ func (t *Target) inspect() {
 		}
 	}
 	t.mu.Unlock()
-	for _, v := range open {
-		t.checkThreshold(v)
-		t.logFault(v)
+	questions := make([]*ask.Question[answer], len(open))
+	for i, v := range open {
+		questions[i] = v.ask()
+	}
+	for i, v := range open {
+		a := t.await(questions[i])
+		t.logFault(v, a.health.Fault)
+		if a.health.Fault == nil || a.health.Fault.Kind != block.FaultHung {
+			t.checkThreshold(v, a)
+		}
 	}
 }
 
@@ -356,10 +369,7 @@ func (t *Target) Close(ctx context.Context) error {
 	t.volumes = map[string]*volume{}
 	t.portals = map[string]*portal{}
 	t.mu.Unlock()
-	for _, v := range volumes {
-		errs = append(errs, t.closeVolume(ctx, v))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, t.closeVolumes(ctx, volumes)...)...)
 }
 
 // Wait returns after the goroutines of a closed Target have ended.

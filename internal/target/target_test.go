@@ -149,7 +149,9 @@ func (f *fixture) apply() {
 	}
 }
 
-func (f *fixture) tryApply() error {
+func (f *fixture) tryApply() error { return f.applyWithin(context.Background()) }
+
+func (f *fixture) applyWithin(ctx context.Context) error {
 	f.t.Helper()
 	doc, pd := f.doc, f.pd
 	doc.Portals = append([]*array.Portal(nil), f.doc.Portals...)
@@ -162,7 +164,7 @@ func (f *fixture) tryApply() error {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return f.tgt.Apply(context.Background(), s)
+	return f.tgt.Apply(ctx, s)
 }
 
 func (f *fixture) addr() string { return f.doc.Portals[0].AddrPort().String() }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/ask"
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/scsi/sbc"
@@ -22,6 +24,7 @@ type volume struct {
 	lu   *scsi.LogicalUnit
 	late *late // nil where the device was there from the start
 
+	asker ask.Asker[answer]
 	fault block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
 
@@ -96,7 +99,7 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 	}
 	if err := sbc.ResumeSanitize(v.lu); err != nil {
 		// Nobody may see what an unfinished sanitize has left.
-		return fmt.Errorf("sanitize state: %w", errors.Join(err, t.closeVolume(context.Background(), v)))
+		return fmt.Errorf("sanitize state: %w", errors.Join(err, t.closeVolume(v)))
 	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
 	t.mu.Lock()
@@ -148,36 +151,55 @@ func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error 
 		return spec == nil || err == nil
 	})
 	t.mu.Unlock()
+	return t.closeVolumes(ctx, gone)
+}
+
+// closeVolumes ends the commands on volumes and closes their devices, side by side. Where ctx is done before
+// storage that hangs has answered, its device is closed when it has; but what answers has time to be closed.
+func (t *Target) closeVolumes(ctx context.Context, list []*volume) []error {
+	if len(list) == 0 {
+		return nil
+	}
+	closed := make([]chan error, len(list))
+	for i, v := range list {
+		closed[i] = make(chan error, 1)
+		go func() { closed[i] <- t.closeVolume(v) }()
+	}
+	late := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(t.cfg.Patience, func() { close(late) }) })
+	defer stop()
 	var errs []error
-	for _, v := range gone {
-		if err := t.closeVolume(ctx, v); err != nil {
+	for i, v := range list {
+		var err error
+		select {
+		case err = <-closed[i]:
+		case <-late:
+			select {
+			case err = <-closed[i]: // while another one was waited for
+			default:
+				err = fmt.Errorf("commands are still under way, or its storage does not answer: %w", ctx.Err())
+				go func() {
+					if err := <-closed[i]; err != nil {
+						t.log.Error("closing a volume that is gone failed", "volume", v.spec.Name, "error", err)
+					}
+				}()
+			}
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("volume %s: %w", v.spec.Name, err))
 		}
 	}
 	return errs
 }
 
-// closeVolume ends the commands on a volume and closes its device. Where ctx is done before storage
-// that hangs has answered, the device is closed when it has.
-func (t *Target) closeVolume(ctx context.Context, v *volume) error {
+// closeVolume waits for the commands on a volume to end and closes its device.
+func (t *Target) closeVolume(v *volume) error {
 	quiet := make(chan struct{}, 2)
 	done := func() { quiet <- struct{}{} }
 	t.device.RemoveUnit(v.lu, done)
 	t.subsystem.RemoveNamespace(v.lu.Unit(), done)
-	for waiting := cap(quiet); waiting > 0; waiting-- {
-		select {
-		case <-quiet:
-		case <-ctx.Done():
-			go func() {
-				for range waiting {
-					<-quiet
-				}
-				if err := t.release(v); err != nil {
-					t.log.Error("closing a volume that is gone failed", "volume", v.spec.Name, "error", err)
-				}
-			}()
-			return fmt.Errorf("commands are still under way: %w", ctx.Err())
-		}
+	for range cap(quiet) {
+		<-quiet
 	}
 	return t.release(v)
 }
@@ -195,19 +217,21 @@ func (t *Target) release(v *volume) error {
 }
 
 // checkThreshold tells initiators where a thin volume has come to its threshold.
-func (t *Target) checkThreshold(v *volume) {
-	err := v.lu.CheckThinThreshold()
+func (t *Target) checkThreshold(v *volume, a answer) {
+	if a.err == nil {
+		v.lu.CheckThinThreshold(uint64(a.used))
+		return
+	}
 	t.mu.Lock()
-	name, there := v.spec.Name, t.volumes[v.spec.ID] == v
+	spec, there := v.spec, t.volumes[v.spec.ID] == v
 	t.mu.Unlock()
-	if err != nil && there {
-		t.log.Warn("the used space of a thin volume is unknown", "volume", name, "error", err)
+	if there && spec.Thin && spec.ThinThreshold > 0 {
+		t.log.Warn("the used space of a thin volume is unknown", "volume", spec.Name, "error", a.err)
 	}
 }
 
 // logFault logs once that what lies below a volume fails, and that it does no more.
-func (t *Target) logFault(v *volume) {
-	f := v.lu.Unit().Health().Fault
+func (t *Target) logFault(v *volume, f *block.Fault) {
 	t.mu.Lock()
 	name := v.spec.Name
 	t.mu.Unlock()

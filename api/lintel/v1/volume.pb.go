@@ -92,7 +92,7 @@ const (
 	// The backing store cannot be opened; initiators see a unit that is not ready.
 	VolumeState_VOLUME_STATE_OFFLINE VolumeState = 2
 	// The volume is served, but its backing store has failed some of what was asked of
-	// it, or may have lost what was written.
+	// it, may have lost what was written, or does not answer.
 	VolumeState_VOLUME_STATE_DEGRADED VolumeState = 3
 )
 
