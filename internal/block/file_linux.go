@@ -177,12 +177,13 @@ func openBackingFile(path string, opts FileOptions, held *unix.Stat_t) (_ *opene
 		unit = 4096 // network file systems tell their transfer size
 	}
 	o.info = Info{
-		Kind:               "file",
-		BlockSize:          1,
-		PhysicalBlockSize:  unit,
-		AtomicUnit:         fileAtomicUnit("/sys", fd, o.id.Dev),
-		Align:              1,
-		Discard:            !opts.ReadOnly && canPunch(fd, o.id.Size),
+		Kind:              "file",
+		BlockSize:         1,
+		PhysicalBlockSize: unit,
+		AtomicUnit:        fileAtomicUnit("/sys", fd, o.id.Dev),
+		Align:             1,
+		// Not tried again under a device that somebody may make larger meanwhile.
+		Discard:            held == nil && !opts.ReadOnly && canPunch(fd, o.id.Size),
 		DiscardGranularity: unit,
 		Sparse:             true,
 		Volatile:           true,

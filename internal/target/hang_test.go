@@ -144,3 +144,65 @@ func TestCloseOfHangingStorage(t *testing.T) {
 		t.Error("the volume that answers is not closed")
 	}
 }
+
+// slowResize is a device whose Resize waits until released.
+type slowResize struct {
+	block.Device
+	asked   atomic.Int32
+	release chan struct{}
+}
+
+func (s *slowResize) Resize(size int64) error {
+	s.asked.Add(1)
+	<-s.release
+	return s.Device.Resize(size)
+}
+
+// A volume whose storage hangs while its size changes keeps no other change waiting; the change is told
+// as missing until it is made.
+func TestResizeOfHangingStorage(t *testing.T) {
+	f := newFixture(t)
+	f.tgt.cfg.Patience = 10 * time.Millisecond
+	slow := &slowResize{release: make(chan struct{})}
+	f.pool.wrap = func(d block.Device) block.Device {
+		slow.Device = d
+		return slow
+	}
+	v := f.addVolume(1, 1<<20, 0)
+	f.apply()
+	f.pool.wrap = nil
+	resize := func(size uint64) {
+		bigger := *v
+		bigger.Size = size
+		f.pd.Volumes[0] = &bigger
+	}
+	resize(2 << 20)
+	other := f.addVolume(2, 1<<20, 1)
+	for range 3 {
+		if err := f.tryApply(); err == nil || !strings.Contains(err.Error(), "volume vol1: its storage has not answered since ") {
+			t.Errorf("got %v", err)
+		}
+		if !f.tgt.Volume(other.ID).Online {
+			t.Error("the other volume is not there")
+		}
+	}
+	if n := slow.asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	resize(3 << 20)
+	if err := f.tryApply(); err == nil {
+		t.Error("a second change is told as made")
+	}
+	close(slow.release)
+	f.tgt.mu.Lock()
+	u := f.tgt.volumes[v.ID].lu.Unit()
+	f.tgt.mu.Unlock()
+	for u.Blocks() != 2<<20>>9 {
+		time.Sleep(time.Millisecond)
+	}
+	for f.tryApply() != nil { // on a busy machine
+	}
+	if u.Blocks() != 3<<20>>9 {
+		t.Errorf("%d blocks", u.Blocks())
+	}
+}

@@ -19,13 +19,15 @@ import (
 
 // volume is a volume that the data plane presents.
 type volume struct {
-	spec *array.Volume // guarded by Target.mu
+	spec *array.Volume // what it is to be; guarded by Target.mu
+	made *array.Volume // what it was made to be last; guarded by Target.mu
 	pool *array.PoolDocument
 	lu   *scsi.LogicalUnit
 	late *late // nil where the device was there from the start
 
-	asker ask.Asker[answer]
-	fault block.FaultKind // that was logged last; of the goroutine that runs inspect
+	asker   ask.Asker[answer]
+	changer ask.Asker[changed]
+	fault   block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
 
 // missing reports whether the backing store could not be opened so far.
@@ -39,6 +41,7 @@ func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []
 		for _, spec := range p.Volumes {
 			t.mu.Lock()
 			v := t.volumes[spec.ID]
+			differs := v != nil && v.made != spec
 			t.mu.Unlock()
 			var err error
 			switch {
@@ -48,7 +51,7 @@ func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []
 				t.mu.Lock()
 				t.failed[spec.ID] = err
 				t.mu.Unlock()
-			case v.spec != spec:
+			case differs:
 				err = t.changeVolume(v, spec)
 			}
 			if err != nil {
@@ -68,7 +71,7 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 	if err != nil {
 		return err
 	}
-	v := &volume{spec: spec, pool: p}
+	v := &volume{spec: spec, made: spec, pool: p}
 	device, err := pool.OpenVolume(spec)
 	if err != nil {
 		t.log.Error("volume is not ready: its backing store cannot be opened", "volume", spec.Name, "error", err)
@@ -108,7 +111,31 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 	return nil
 }
 
+// A changed is a change that has come to its end.
+type changed struct {
+	spec *array.Volume
+	err  error
+}
+
+// changeVolume makes a volume what spec says. Where its storage hangs, the change is made when that answers, and
+// until then no other one.
 func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
+	for {
+		q := v.changer.Ask(func() changed { return changed{spec, t.change(v, spec)} })
+		c, ok := q.Wait(changePatience * t.cfg.Patience)
+		switch {
+		case !ok:
+			return fmt.Errorf("its storage has not answered since %s: what has changed counts when it has", q.Since.UTC().Format(time.RFC3339))
+		case c.spec == spec:
+			return c.err
+		}
+	}
+}
+
+// changePatience is how much longer than looks changes may take: they flush.
+const changePatience = 5
+
+func (t *Target) change(v *volume, spec *array.Volume) error {
 	attributes, err := t.attributes(spec)
 	if err != nil {
 		return err
@@ -132,6 +159,9 @@ func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 		}
 	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
+	t.mu.Lock()
+	v.made = spec
+	t.mu.Unlock()
 	return nil
 }
 
