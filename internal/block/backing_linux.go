@@ -30,7 +30,6 @@ const (
 // the memory of a failed flush.
 type backing struct {
 	fd    int
-	id    unix.Stat_t // of what is open: for the device and inode numbers
 	path  string
 	info  Info
 	size  atomic.Int64
@@ -59,6 +58,7 @@ type backing struct {
 
 	mu       mutex // held by what uses fd outside of the gate: Extent, Used, Resize, Reopen, Close
 	closeErr error
+	id       unix.Stat_t   // of what fd has open: for the device and inode numbers
 	claim    int           // descriptor that keeps others from opening the same, -1 where fd does
 	opening  chan struct{} // capacity 1: filled while something of a Reopen is under way
 }
