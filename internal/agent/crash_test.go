@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -272,4 +273,32 @@ func TestEmptyRequests(t *testing.T) {
 		}
 	}
 	refuse(r, connect.CodeNotFound, r.hosts.GetHost, &lintelv1.GetHostRequest{})
+}
+
+// The mappings of a pool that is missing are told, and can be given up.
+func TestMissingPool(t *testing.T) {
+	r := newRig(t)
+	call(r, r.pools.CreatePool, &lintelv1.CreatePoolRequest{Spec: &lintelv1.PoolSpec{Name: "arc"}})
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", Pool: "arc", SizeBytes: gib})
+	call(r, r.hosts.CreateHost, &lintelv1.CreateHostRequest{Spec: &lintelv1.HostSpec{Name: "esx1"}})
+	call(r, r.mappings.CreateMapping, &lintelv1.CreateMappingRequest{Spec: &lintelv1.MappingSpec{Volume: "db1", To: &lintelv1.MappingSpec_Host{Host: "esx1"}}})
+	r.stop()
+	if err := os.Rename(filepath.Join(r.dir, "pools/arc"), filepath.Join(t.TempDir(), "arc")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	told := func() bool {
+		return slices.ContainsFunc(call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts, func(a *lintelv1.Alert) bool { return a.Code == "mapping-without-volume" })
+	}
+	if !told() {
+		t.Error("no alert")
+	}
+	list := call(r, r.mappings.ListMappings, &lintelv1.ListMappingsRequest{}).Mappings
+	if len(list) != 1 || list[0].Spec.Volume != v.Id {
+		t.Fatalf("mappings %v, want one of volume %s", list, v.Id)
+	}
+	call(r, r.mappings.DeleteMapping, &lintelv1.DeleteMappingRequest{Volume: v.Id, To: &lintelv1.DeleteMappingRequest_Host{Host: "esx1"}})
+	if told() {
+		t.Error("still an alert")
+	}
 }

@@ -61,7 +61,7 @@ var (
 	}
 	alertMappingDangling = &alertKind{
 		"mapping-without-volume", lintelv1.Severity_SEVERITY_CRITICAL,
-		"hosts are told that there is no such LUN: %v", "bring the volume's pool back and restart the array, or delete the mapping's host or group",
+		"hosts are told that the LUN is not ready: %v", "bring the volume's pool back and restart the array, or give the volume up with lintel unmap VOLUME HOST, where VOLUME is its id",
 	}
 	alertPortalFailed = &alertKind{
 		"portal-failed", lintelv1.Severity_SEVERITY_CRITICAL,

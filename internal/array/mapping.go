@@ -30,10 +30,23 @@ func (s *State) resolveTo(to To) (host, group string, err error) {
 	return "", "", Errorf(KindInvalid, "name a host or a host group, one of the two")
 }
 
-// Mapping returns the mapping of a volume to a host or host group. It fails with
-// KindNotFound.
+// mappedVolume returns the id of a volume that mappings name: where no pool has it now, it has
+// no name but its id.
+func (s *State) mappedVolume(name string) (string, error) {
+	v, _, err := s.Volume(name)
+	if err == nil {
+		return v.ID, nil
+	}
+	if v, _ := s.VolumeByID(name); v == nil && len(s.MappingsOf(name)) > 0 {
+		return name, nil
+	}
+	return "", err
+}
+
+// Mapping returns the mapping of a volume to a host or host group. A volume whose pool is
+// missing is named by its id. It fails with KindNotFound.
 func (s *State) Mapping(volume string, to To) (*Mapping, error) {
-	v, _, err := s.Volume(volume)
+	id, err := s.mappedVolume(volume)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +55,7 @@ func (s *State) Mapping(volume string, to To) (*Mapping, error) {
 		return nil, err
 	}
 	for _, m := range s.Document.Mappings {
-		if m.Volume == v.ID && m.Host == host && m.Group == group {
+		if m.Volume == id && m.Host == host && m.Group == group {
 			return m, nil
 		}
 	}

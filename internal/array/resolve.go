@@ -9,7 +9,7 @@ import (
 // LUN is one logical unit that a host sees.
 type LUN struct {
 	Number   uint16
-	Volume   *Volume
+	Volume   *Volume // nil where no pool has it now
 	Pool     *PoolDocument
 	ReadOnly bool // by the mapping or the volume
 }
@@ -17,7 +17,7 @@ type LUN struct {
 // Namespace is one namespace that a host sees.
 type Namespace struct {
 	ID       uint32
-	Volume   *Volume
+	Volume   *Volume // nil where no pool has it now
 	Pool     *PoolDocument
 	ReadOnly bool // by the mapping or the volume
 }
@@ -72,33 +72,29 @@ func (s *State) match(name string, from netip.Addr, patterns func(*Host) []strin
 }
 
 // LUNs returns what a host sees, through its groups too, ordered by number.
-// Mappings of volumes that are not there are left out.
 func (s *State) LUNs(hostID string) []LUN {
 	var luns []LUN
 	for _, m := range s.Document.Mappings {
 		if !s.concerns(m, hostID) {
 			continue
 		}
-		if v, p := s.VolumeByID(m.Volume); v != nil {
-			luns = append(luns, LUN{Number: m.LUN, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v.ReadOnly})
-		}
+		v, p := s.VolumeByID(m.Volume)
+		luns = append(luns, LUN{Number: m.LUN, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v != nil && v.ReadOnly})
 	}
 	slices.SortFunc(luns, func(a, b LUN) int { return int(a.Number) - int(b.Number) })
 	return luns
 }
 
 // Namespaces returns what a host sees over NVMe, through its groups too, ordered by
-// namespace id. Mappings without one, and those of volumes that are not there, are
-// left out.
+// namespace id. Mappings without one are left out.
 func (s *State) Namespaces(hostID string) []Namespace {
 	var list []Namespace
 	for _, m := range s.Document.Mappings {
 		if m.NSID == 0 || !s.concerns(m, hostID) {
 			continue
 		}
-		if v, p := s.VolumeByID(m.Volume); v != nil {
-			list = append(list, Namespace{ID: m.NSID, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v.ReadOnly})
-		}
+		v, p := s.VolumeByID(m.Volume)
+		list = append(list, Namespace{ID: m.NSID, Volume: v, Pool: p, ReadOnly: m.ReadOnly || v != nil && v.ReadOnly})
 	}
 	slices.SortFunc(list, func(a, b Namespace) int { return cmp.Compare(a.ID, b.ID) })
 	return list

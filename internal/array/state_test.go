@@ -228,13 +228,26 @@ func TestLUNs(t *testing.T) {
 		t.Errorf("esx2 sees %s", got)
 	}
 	h := s.Match("iqn.1998-01.com.vmware:esx2", netip.MustParseAddr("::1"))
-	// A volume whose pool is gone is left out.
+	// A volume whose pool is missing keeps its LUN, and its mapping can be ended by its id.
 	missing, err := NewState(s.Document, []*PoolDocument{{Format: 1, Object: Object{ID: "p1"}, Name: "default", Kind: PoolFile, ArrayID: s.Document.ID, System: true, Extent: MiB}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(missing.LUNs(h.ID)); n != 0 {
-		t.Errorf("%d LUNs without their volumes", n)
+	if luns := missing.LUNs(h.ID); len(luns) != 1 || luns[0].Number != 9 || luns[0].Volume != nil {
+		t.Errorf("LUNs without their volumes: %+v", luns)
+	}
+	db3, _, err := s.Volume("db3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := missing.DeleteMapping("db3", To{Host: "esx2"}, ""); KindOf(err) != KindNotFound {
+		t.Errorf("unmap by a name that is not known now: %v", err)
+	}
+	if _, _, _, err := s.DeleteMapping(db3.ID, To{Host: "esx2"}, ""); KindOf(err) != KindNotFound {
+		t.Errorf("unmap by the id of a volume that has a name: %v", err)
+	}
+	if without, _, _, err := missing.DeleteMapping(db3.ID, To{Host: "esx2"}, ""); err != nil || len(without.LUNs(h.ID)) != 0 {
+		t.Errorf("unmap by id: %v", err)
 	}
 	if s, _, _, err = s.UpdateHostGroup("esx", "", func(g *HostGroupSpec) { g.Hosts = append(g.Hosts, "esx2") }); err != nil {
 		t.Fatal(err)

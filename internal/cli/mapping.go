@@ -92,9 +92,10 @@ or the highest that is free where that one is taken.`,
 func (a *app) unmapCommand() *cobra.Command {
 	var ch change
 	cmd := &cobra.Command{
-		Use:     "unmap VOLUME HOST|GROUP",
-		Short:   "Hide a volume from a host or host group",
-		Long:    "Ends a mapping. Commands of the host that are under way on the volume end; its data stays.",
+		Use:   "unmap VOLUME HOST|GROUP",
+		Short: "Hide a volume from a host or host group",
+		Long: `Ends a mapping. Commands of the host that are under way on the volume end; its data stays.
+A volume whose pool is missing is named by its id, as lintel mapping list shows it.`,
 		Example: "  lintel unmap db1 esx1\n  lintel unmap db1 cluster1 --yes",
 		Args:    takes("VOLUME HOST|GROUP"),
 		RunE: a.with(func(ctx context.Context, c *api, args []string) error {
@@ -103,7 +104,7 @@ func (a *app) unmapCommand() *cobra.Command {
 				return err
 			}
 			got, err := call(ctx, c.volumes.GetVolume, &lintelv1.GetVolumeRequest{Name: args[0]})
-			if err != nil {
+			if err != nil && connect.CodeOf(err) != connect.CodeNotFound { // the id of one whose pool is missing
 				return err
 			}
 			if n := got.GetVolume().GetStatus().GetSessions(); n > 0 {

@@ -79,7 +79,7 @@ type Namespaces map[uint32]Namespace
 
 // Namespace is what one NSID leads to.
 type Namespace struct {
-	Unit     *unit.Unit
+	Unit     *unit.Unit // nil where the unit is not there now: commands end with Namespace Not Ready, and it stays listed
 	ReadOnly bool
 }
 

@@ -136,7 +136,7 @@ func TestIdentifyDescriptors(t *testing.T) {
 func TestIdentifyLists(t *testing.T) {
 	b := New(t, Config{Units: 2})
 	b.Access.SetNamespaces(nvme.Namespaces{
-		1: {Unit: b.Units[0]}, 300: {Unit: b.Units[1]}, 16384: {Unit: b.Units[0]}, 16385: {Unit: b.Units[0]}, 5: {},
+		1: {Unit: b.Units[0]}, 300: {Unit: b.Units[1]}, 16384: {Unit: b.Units[0]}, 16385: {Unit: b.Units[0]},
 	})
 	a, o := b.Attach("a"), b.Attach("b")
 	for _, cns := range []uint8{wire.CNSActiveNamespaces, wire.CNSAllocatedNamespaces, wire.CNSCommandSetActive, wire.CNSCommandSetAllocated} {

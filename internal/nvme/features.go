@@ -78,7 +78,7 @@ func (r *Request) findFeature(c *Controller) (*feature, *namespace, wire.Status)
 	}
 	ns := c.table.Load().get(nsid)
 	if ns == nil {
-		return f, nil, wire.InvalidNamespace.DNR()
+		return f, nil, c.noNamespace(nsid)
 	}
 	return f, ns, 0
 }

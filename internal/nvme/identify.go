@@ -77,8 +77,8 @@ func (c *Controller) withNamespace(nsid uint32, inactive bool, b []byte, fill fu
 	switch {
 	case ns != nil:
 		fill(ns, b)
-	case !inactive:
-		return wire.InvalidNamespace.DNR()
+	case !inactive || c.table.Load().awaits(nsid):
+		return c.noNamespace(nsid)
 	}
 	return 0
 }
@@ -323,7 +323,7 @@ func (c *Controller) identifyControllers(b []byte, from uint16, nsid uint32) wir
 	if nsid != 0 {
 		ns := c.table.Load().get(nsid)
 		if ns == nil {
-			return wire.InvalidNamespace.DNR()
+			return c.noNamespace(nsid)
 		}
 		u = ns.unit
 	}

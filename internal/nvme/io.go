@@ -58,7 +58,7 @@ func (r *Request) runIO(c *Controller) {
 func (r *Request) checkIO(a *ioCommand, c *Controller) wire.Status {
 	ns := r.ns
 	if ns == nil {
-		return wire.InvalidNamespace.DNR()
+		return c.noNamespace(r.SQE.NSID())
 	}
 	u := ns.unit
 	if state := ns.access(); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {

@@ -19,7 +19,7 @@ func runGetLBAStatus(c *Controller, r *Request) {
 	e := r.SQE
 	ns := c.table.Load().get(e.NSID())
 	if ns == nil {
-		r.fail(wire.InvalidNamespace)
+		r.finish(c.noNamespace(e.NSID()))
 		return
 	}
 	if state := ns.access(); state > unit.NonOptimized {

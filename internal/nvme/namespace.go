@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/unit"
 	wire "lintel.io/lintel/internal/wire/nvme"
 )
@@ -28,7 +29,7 @@ var _ unit.Watcher = (*namespace)(nil)
 type nsTable struct {
 	low  []*namespace // NSIDs below 256
 	high map[uint32]*namespace
-	ids  []uint32 // sorted
+	ids  []uint32 // sorted, with those whose unit is not there now
 }
 
 func (t *nsTable) get(nsid uint32) *namespace {
@@ -40,12 +41,31 @@ func (t *nsTable) get(nsid uint32) *namespace {
 
 // all returns the namespaces in order of their NSIDs.
 func (t *nsTable) all() []*namespace {
-	list := make([]*namespace, len(t.ids))
-	for i, id := range t.ids {
-		list[i] = t.get(id)
+	list := make([]*namespace, 0, len(t.ids))
+	for _, id := range t.ids {
+		if ns := t.get(id); ns != nil {
+			list = append(list, ns)
+		}
 	}
 	return list
 }
+
+// awaits reports whether an NSID is mapped, but its unit is not there now.
+func (t *nsTable) awaits(nsid uint32) bool {
+	_, mapped := slices.BinarySearch(t.ids, nsid)
+	return mapped && t.get(nsid) == nil
+}
+
+// noNamespace returns the status of a command on an NSID that leads to no unit. For one that
+// may come back Do Not Retry is not set, as hosts take the namespace for gone then.
+func (c *Controller) noNamespace(nsid uint32) wire.Status {
+	if c.table.Load().awaits(nsid) {
+		return c.ioStatus(errAwaited)
+	}
+	return wire.InvalidNamespace.DNR()
+}
+
+var errAwaited = &block.Error{Kind: block.KindGone}
 
 func newNSTable(m map[uint32]*namespace) *nsTable {
 	t := &nsTable{ids: slices.Sorted(maps.Keys(m))}
@@ -104,7 +124,12 @@ func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 	next := make(map[uint32]*namespace, len(m))
 	changed := make(map[uint32]bool)
 	for nsid, to := range m {
-		if nsid == 0 || nsid > maxNSID || to.Unit == nil {
+		if nsid == 0 || nsid > maxNSID {
+			continue
+		}
+		if to.Unit == nil {
+			next[nsid] = nil
+			changed[nsid] = !old.awaits(nsid)
 			continue
 		}
 		ns := old.get(nsid)
@@ -120,27 +145,33 @@ func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 	}
 	c.table.Store(newNSTable(next))
 	for nsid, ns := range next {
-		if old.get(nsid) != ns {
+		if ns != nil && old.get(nsid) != ns {
 			ns.unit.Attach(ns)
 		}
 	}
 	d := unit.NewDrain(func() {})
-	for _, ns := range old.all() {
-		if next[ns.nsid] != ns {
-			changed[ns.nsid] = true
+	for _, nsid := range old.ids {
+		ns := old.get(nsid)
+		now, mapped := next[nsid]
+		if !mapped || ns != now {
+			changed[nsid] = true
+		}
+		if ns != nil && ns != now {
 			c.drop(ns, d)
 		}
 	}
 	d.Release()
-	for nsid := range changed {
-		c.events.namespaceChanged(nsid)
+	for nsid, is := range changed {
+		if is {
+			c.events.namespaceChanged(nsid)
+		}
 	}
 }
 
 // drop ends the commands on a namespace that the table does not have any more.
 func (c *Controller) drop(ns *namespace, d *unit.Drain) {
 	ns.unit.Detach(ns)
-	c.cancelOn(ns, wire.InvalidNamespace.DNR(), d, everyRequest)
+	c.cancelOn(ns, c.noNamespace(ns.nsid), d, everyRequest)
 }
 
 // cancelOn ends the commands on a namespace that match.
@@ -160,11 +191,11 @@ func (c *Controller) removeUnit(u *unit.Unit, d *unit.Drain) {
 	old := c.table.Load()
 	next := make(map[uint32]*namespace)
 	var gone []*namespace
-	for _, ns := range old.all() {
-		if ns.unit == u {
+	for _, nsid := range old.ids {
+		if ns := old.get(nsid); ns != nil && ns.unit == u {
 			gone = append(gone, ns)
 		} else {
-			next[ns.nsid] = ns
+			next[nsid] = ns
 		}
 	}
 	if len(gone) > 0 {

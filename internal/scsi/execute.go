@@ -156,7 +156,7 @@ func (t *Task) ready(op *operation, flags uint32) bool {
 func (n *Nexus) executeNoUnit(t *Task) {
 	op, _ := n.target.table.find(t.CDB)
 	if op == nil || !op.NoUnit {
-		t.fail(wire.KeyIllegalRequest, wire.LogicalUnitNotSupported)
+		t.Fail(t.noUnitSense())
 		return
 	}
 	t.op, t.Command = op, &op.Command
@@ -166,4 +166,13 @@ func (n *Nexus) executeNoUnit(t *Task) {
 		return
 	}
 	op.Run(t)
+}
+
+// noUnitSense tells why a LUN leads to no unit. One that may come back is never LOGICAL UNIT NOT
+// SUPPORTED, which hosts take for a permanent loss.
+func (t *Task) noUnitSense() Sense {
+	if t.Nexus.awaits(t.LUN) {
+		return Sense{Key: wire.KeyNotReady, Code: wire.BecomingReady}
+	}
+	return Sense{Key: wire.KeyIllegalRequest, Code: wire.LogicalUnitNotSupported}
 }

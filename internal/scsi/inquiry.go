@@ -5,11 +5,23 @@ import (
 )
 
 // The peripheral byte of INQUIRY data (SPC-4 §6.6.2): a block device that is
-// there, and a LUN that the target does not have.
+// there, one that is not connected now, and a LUN that the target does not have.
 const (
 	peripheralBlock  = 0x00
+	peripheralAwaits = 0x20
 	peripheralNoUnit = 0x7F
 )
+
+// peripheral returns the peripheral byte of the LUN in a command.
+func (t *Task) peripheral() byte {
+	switch {
+	case t.LU != nil:
+		return peripheralBlock
+	case t.Nexus.awaits(t.LUN):
+		return peripheralAwaits
+	}
+	return peripheralNoUnit
+}
 
 // versionDescriptors name the standards that the device server follows (SPC-4
 // §6.6.2 table 182).
@@ -48,14 +60,13 @@ func standardInquiry(t *Task) []byte {
 	b[4] = byte(len(b) - 5)
 	b[6] = 0x10 // MULTIP
 	b[7] = 0x02 // CMDQUE
+	b[0] = t.peripheral()
 	lu := t.LU
 	if lu == nil {
-		b[0] = peripheralNoUnit
 		putText(b[8:16], "LINTEL")
 		putText(b[16:32], "VIRTUAL-DISK")
 		putText(b[32:36], "")
 	} else {
-		b[0] = peripheralBlock
 		b[5] = 0x30 // TPGS: implicit and explicit
 		if _, ok := t.Nexus.target.cfg.Pages[pageThirdPartyCopy]; ok {
 			b[5] |= 0x08 // 3PC

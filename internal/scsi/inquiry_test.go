@@ -203,7 +203,7 @@ func reportLUNsCDB(selectReport byte, allocation uint32) []byte {
 // TestReportLUNs checks REPORT LUNS (SPC-4 §6.33, SAM-5 §4.7).
 func TestReportLUNs(t *testing.T) {
 	b := scsitest.New(t, scsitest.Config{Units: 3})
-	n := b.NewNexus("a", 1, scsi.LUNMap{300: {LU: b.LUs[2]}, 0: {LU: b.LUs[0]}, 7: {LU: b.LUs[1]}, 16384: {LU: b.LUs[0]}, 9: {}})
+	n := b.NewNexus("a", 1, scsi.LUNMap{300: {LU: b.LUs[2]}, 0: {LU: b.LUs[0]}, 7: {LU: b.LUs[1]}, 16384: {LU: b.LUs[0]}})
 	want := []byte{0, 0, 0, 24, 0, 0, 0, 0,
 		0, 0, 0, 0, 0, 0, 0, 0,
 		0, 7, 0, 0, 0, 0, 0, 0,

@@ -29,10 +29,21 @@ func (n *Nexus) Manage(f Function, lun, tag uint64, done func(Response)) {
 	}
 	p := n.find(lun)
 	if p == nil || p.isClosed() {
-		done(LUNDoesNotExist)
+		done(n.manageNoUnit(f, lun))
 		return
 	}
 	p.manage(f, tag, done)
+}
+
+// manageNoUnit answers a function for a LUN that leads to no unit, and has no tasks.
+func (n *Nexus) manageNoUnit(f Function, lun uint64) Response {
+	switch {
+	case !n.awaits(lun):
+		return LUNDoesNotExist
+	case f == AbortTask:
+		return TaskDoesNotExist
+	}
+	return FunctionComplete
 }
 
 // manage runs a function that concerns one logical unit.

@@ -13,7 +13,7 @@ import (
 
 // Mapping is what one LUN of a nexus leads to.
 type Mapping struct {
-	LU       *LogicalUnit
+	LU       *LogicalUnit // nil where the unit is not there now: commands end with NOT READY, not as if there were no such LUN
 	ReadOnly bool
 }
 
@@ -51,7 +51,13 @@ func (n *Nexus) Lane() unit.Lane { return n.lane }
 type lunTable struct {
 	low  []*path          // LUNs below 256
 	high map[uint16]*path // all others
-	luns []uint16         // sorted
+	luns []uint16         // sorted, with those whose unit is not there now
+}
+
+// awaits reports whether a LUN is mapped, but its unit is not there now.
+func (lt *lunTable) awaits(lun uint16) bool {
+	_, mapped := slices.BinarySearch(lt.luns, lun)
+	return mapped && lt.get(lun) == nil
 }
 
 func (lt *lunTable) get(lun uint16) *path {
@@ -142,11 +148,27 @@ func (n *Nexus) LUNs() []uint16 {
 	lt := n.luns.Load()
 	list := make([]uint16, 0, len(lt.luns))
 	for _, lun := range lt.luns {
-		if !lt.get(lun).isClosed() {
+		if p := lt.get(lun); p != nil && !p.isClosed() {
 			list = append(list, lun)
 		}
 	}
 	return list
+}
+
+// inventory returns the LUNs that REPORT LUNS tells: a host must not take a unit for
+// removed that may come back.
+func (n *Nexus) inventory() []uint16 {
+	lt := n.luns.Load()
+	return slices.DeleteFunc(slices.Clone(lt.luns), func(lun uint16) bool {
+		p := lt.get(lun)
+		return p != nil && p.isClosed()
+	})
+}
+
+// awaits reports whether the LUN in a command is mapped, but its unit is not there now.
+func (n *Nexus) awaits(lun uint64) bool {
+	l, ok := wire.DecodeLUN(lun)
+	return ok && n.luns.Load().awaits(l)
 }
 
 // Lookup returns what a LUN leads to, in the 8-byte form.
@@ -189,7 +211,12 @@ func (n *Nexus) setLocked(m LUNMap, code uint16) bool {
 	paths := make(map[uint16]*path, len(m))
 	changed := false
 	for lun, mapping := range m {
-		if lun > maxLUN || mapping.LU == nil {
+		if lun > maxLUN {
+			continue
+		}
+		if mapping.LU == nil {
+			paths[lun] = nil
+			changed = changed || !old.awaits(lun)
 			continue
 		}
 		if p := old.get(lun); p != nil && p.lu == mapping.LU && !p.isClosed() {
@@ -209,7 +236,11 @@ func (n *Nexus) setLocked(m LUNMap, code uint16) bool {
 	n.luns.Store(newLUNTable(paths))
 	gone := unit.NewDrain(func() {})
 	for _, lun := range old.luns {
-		if p := old.get(lun); paths[lun] != p {
+		now, mapped := paths[lun]
+		switch p := old.get(lun); {
+		case p == nil:
+			changed = changed || !mapped
+		case p != now:
 			changed = true
 			p.close(cancelGone, gone)
 		}
@@ -223,7 +254,9 @@ func (n *Nexus) paths() []*path {
 	lt := n.luns.Load()
 	list := make([]*path, 0, len(lt.luns))
 	for _, lun := range lt.luns {
-		list = append(list, lt.get(lun))
+		if p := lt.get(lun); p != nil {
+			list = append(list, p)
+		}
 	}
 	return list
 }

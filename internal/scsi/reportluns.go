@@ -15,7 +15,7 @@ func reportLUNs(t *Task) {
 	var luns []uint16
 	switch t.CDB[2] {
 	case 0, 2:
-		luns = t.Nexus.LUNs()
+		luns = t.Nexus.inventory()
 	case 1:
 	default:
 		t.FailField(false, 2, -1)

@@ -7,7 +7,7 @@ import (
 // requestSense runs REQUEST SENSE (SPC-4 §6.39): it reports, and clears, a
 // pending unit attention, else what keeps the unit from being ready.
 func requestSense(t *Task) {
-	s := Sense{Key: wire.KeyIllegalRequest, Code: wire.LogicalUnitNotSupported}
+	s := t.noUnitSense()
 	if t.LU != nil {
 		if code, ok := t.path.takeAttention(); ok {
 			s = Sense{Key: wire.KeyUnitAttention, Code: code}

@@ -35,13 +35,9 @@ var vitalPages = map[byte]func(*Task) []byte{
 // vitalPage returns a page with its header, nil where it does not exist.
 func vitalPage(t *Task, page byte) []byte {
 	var body []byte
-	peripheral := byte(peripheralBlock)
 	switch {
 	case page == pageSupported:
 		body = supportedPages(t)
-		if t.LU == nil {
-			peripheral = peripheralNoUnit
-		}
 	case t.LU == nil:
 		return nil
 	case vitalPages[page] != nil:
@@ -53,7 +49,7 @@ func vitalPage(t *Task, page byte) []byte {
 		return nil
 	}
 	b := make([]byte, 4, 4+len(body))
-	b[0], b[1] = peripheral, page
+	b[0], b[1] = t.peripheral(), page
 	wire.PutUint16(b[2:], uint16(len(body)))
 	return append(b, body...)
 }

@@ -140,14 +140,26 @@ func (n *nexus) Close(done func()) {
 	n.Nexus.Close(done)
 }
 
+// lunMapLocked tells where LUNs lead. Those of volumes that cannot be presented now, as their
+// pool is missing, stay.
 func (t *Target) lunMapLocked(luns []array.LUN) scsi.LUNMap {
 	m := make(scsi.LUNMap, len(luns))
 	for _, l := range luns {
-		if v := t.volumes[l.Volume.ID]; v != nil {
-			m[l.Number] = scsi.Mapping{LU: v.lu, ReadOnly: l.ReadOnly}
+		to := scsi.Mapping{ReadOnly: l.ReadOnly}
+		if v := t.presentedLocked(l.Volume); v != nil {
+			to.LU = v.lu
 		}
+		m[l.Number] = to
 	}
 	return m
+}
+
+// presentedLocked returns the volume of a mapping, nil while it is not there.
+func (t *Target) presentedLocked(v *array.Volume) *volume {
+	if v == nil {
+		return nil
+	}
+	return t.volumes[v.ID]
 }
 
 // applySessions ends the sessions of initiators that no host names any more, that now

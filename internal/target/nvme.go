@@ -194,9 +194,11 @@ func discoveryDiffers(previous, state *array.State) bool {
 func (t *Target) namespacesLocked(list []array.Namespace) nvme.Namespaces {
 	m := make(nvme.Namespaces, len(list))
 	for _, n := range list {
-		if v := t.volumes[n.Volume.ID]; v != nil {
-			m[n.ID] = nvme.Namespace{Unit: v.lu.Unit(), ReadOnly: n.ReadOnly}
+		to := nvme.Namespace{ReadOnly: n.ReadOnly}
+		if v := t.presentedLocked(n.Volume); v != nil {
+			to.Unit = v.lu.Unit()
 		}
+		m[n.ID] = to
 	}
 	return m
 }
