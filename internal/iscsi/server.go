@@ -87,8 +87,10 @@ func (s *Server) serveConn(nc net.Conn, peer Peer, p *transport.HalfOpenConn) {
 	s.admitted(p)
 	if err != nil {
 		nc.Close()
-		if !errors.Is(err, io.EOF) {
-			s.cfg.Logger.Info("login failed", "remote", peer.Remote, "error", err)
+		if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+			s.cfg.Logger.Warn("iSCSI login refused", "remote", peer.Remote, "error", err)
+		} else if !errors.Is(err, io.EOF) {
+			s.cfg.Logger.Info("no iSCSI login", "remote", peer.Remote, "error", err)
 		}
 		return
 	}

@@ -1,9 +1,12 @@
 package iscsi
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -459,5 +462,21 @@ func TestShutdownTimeout(t *testing.T) {
 		}
 		c.recv(wire.OpAsync)
 		c.ended()
+	})
+}
+
+// What an administrator has to know of, that a host is kept out and why, is a warning.
+func TestRefusalIsWarned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := newHarness(t, Config{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		h.array.only(nil)
+		if p := h.dial().loginPDU(wire.StageOperational, wire.StageFullFeature, true, normal()...); p.LoginStatus() != wire.LoginForbidden {
+			t.Errorf("login status %s", p.LoginStatus())
+		}
+		synctest.Wait()
+		if !strings.Contains(log.String(), "iSCSI login refused") || !strings.Contains(log.String(), testInitiator) || !strings.Contains(log.String(), "nobody is let in") {
+			t.Errorf("log %q", log.String())
+		}
 	})
 }
