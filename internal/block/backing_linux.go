@@ -60,7 +60,7 @@ type backing struct {
 	closeErr error
 	id       unix.Stat_t   // of what fd has open: for the device and inode numbers
 	claim    int           // descriptor that keeps others from opening the same, -1 where fd does
-	opening  chan struct{} // capacity 1: filled while something of a Reopen is under way
+	opening  chan struct{} // capacity 1: filled while something of a Reopen is under way, and for good by Close
 }
 
 // A mutex is one whose Lock can be given up.
@@ -383,14 +383,18 @@ func (b *backing) sync(op Op) error {
 	if b.info.ReadOnly {
 		return nil
 	}
-	errno := unix.EINTR
-	for errno == unix.EINTR {
-		errno = b.calls.sync(b.fd)
-	}
-	if errno != 0 {
+	if errno := b.datasync(b.fd); errno != 0 {
 		return b.fails(op, unknown, errno)
 	}
 	return nil
+}
+
+func (b *backing) datasync(fd int) unix.Errno {
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		errno = b.calls.sync(fd)
+	}
+	return errno
 }
 
 // vouch returns why nothing can be promised about stable storage, or nil.
@@ -439,6 +443,7 @@ func (b *backing) Close() error {
 		return b.closeErr
 	}
 	b.gate.close()
+	b.opening <- struct{}{} // for good: what a Reopen has left under way uses fd
 	err := b.sync(Flush)
 	if errno := errnoOf(unix.Close(b.fd)); err == nil && errno != 0 {
 		err = &Error{Op: Flush, Kind: kindOf(errno), Err: errno}

@@ -110,6 +110,9 @@ func (b *backing) reopen(ctx context.Context, r reopening) error {
 		return hangs(ctx)
 	}
 	err = b.bounded(ctx, release, func() error {
+		if !o.claimed {
+			b.flushOld()
+		}
 		if err := b.flushNew(o); err != nil {
 			return err
 		}
@@ -207,10 +210,7 @@ func (b *backing) flushNew(o *opened) error {
 	if b.info.ReadOnly {
 		return nil
 	}
-	errno := unix.EINTR
-	for errno == unix.EINTR {
-		errno = b.calls.sync(o.fd)
-	}
+	errno := b.datasync(o.fd)
 	if errno == 0 {
 		return nil
 	}
@@ -218,6 +218,18 @@ func (b *backing) flushNew(o *opened) error {
 		_ = b.fails(Flush, unknown, errno) // it counts, whoever has made it
 	}
 	return fmt.Errorf("flush: %w", errno)
+}
+
+// flushOld asks the descriptor that is open, while nothing else uses it, whether a write-back has
+// failed since its last flush: a new one does not tell what somebody else's flush was told before
+// it was opened.
+func (b *backing) flushOld() {
+	if b.info.ReadOnly || b.broken.Load() != nil {
+		return
+	}
+	if errno := b.datasync(b.fd); errno != 0 {
+		_ = b.fails(Flush, unknown, errno)
+	}
 }
 
 // dropCache has the page cache forget a file, after an fdatasync. Pages whose write-back

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,7 +115,7 @@ func TestReopenForgetsThePageCache(t *testing.T) {
 	got := make([]byte, len(data))
 	_, before := readCached(d.fd, got, 0)
 	wantReopen(t, d)
-	if s := strings.Join(steps, " "); s != "sync sync forget" {
+	if s := strings.Join(steps, " "); s != "sync sync sync forget" {
 		t.Errorf("steps: %s", s)
 	}
 	var st unix.Statfs_t
@@ -187,6 +188,60 @@ func TestRequestsDuringReopen(t *testing.T) {
 			b.calls.sync = fdatasync
 			want(t, "flush", do(dev, Request{Op: Flush}))
 		}
+	})
+}
+
+// A failed write-back that only the descriptor that was open tells, as somebody else's flush has been
+// told it before, is not forgotten.
+func TestReopenAfterAFailedWriteBack(t *testing.T) {
+	devices(t, func(t *testing.T, dev Device, b *backing, _ string) {
+		old := b.fd
+		var held *call
+		b.calls.sync = func(fd int) unix.Errno {
+			if fd == old && held == nil {
+				held = start(dev, Request{Op: Flush})
+				return unix.EIO
+			}
+			return fdatasync(fd)
+		}
+		wantReopen(t, dev)
+		if held == nil {
+			t.Fatal("the old descriptor was not asked")
+		}
+		wantKind(t, "flush of what may be lost", held.wait(), KindMedium)
+		want(t, "flush", do(dev, Request{Op: Flush}))
+	})
+}
+
+// Close waits for what a Reopen has left under way: it uses the descriptor, whose number is another's then.
+func TestCloseWaitsForReopen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _, _ := testFile(t)
+		hung, answer := false, make(chan struct{})
+		d.calls.sync = func(fd int) unix.Errno {
+			if !hung {
+				hung = true
+				<-answer
+			}
+			return fdatasync(fd)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			synctest.Wait()
+			cancel()
+		}()
+		if err := d.Reopen(ctx, func() { t.Error("opened") }); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- d.Close() }()
+		synctest.Wait()
+		if len(closed) > 0 {
+			t.Error("closed while the descriptor is used")
+		}
+		close(answer)
+		want(t, "close", <-closed)
+		want(t, "close again", d.Close())
 	})
 }
 

@@ -18,7 +18,7 @@ var adminCommands [256]adminCommand
 func init() {
 	for op, a := range map[uint8]adminCommand{
 		wire.AdminGetLogPage:   {run: runGetLogPage, discovery: true},
-		wire.AdminIdentify:     {run: runIdentify, discovery: true},
+		wire.AdminIdentify:     {run: runIdentify, discovery: true, waits: true},
 		wire.AdminAbort:        {run: runAbort},
 		wire.AdminSetFeatures:  {run: runSetFeatures, discovery: true, waits: true},
 		wire.AdminGetFeatures:  {run: runGetFeatures, discovery: true},

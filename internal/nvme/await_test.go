@@ -3,7 +3,9 @@ package nvme_test
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/nvme"
 	. "lintel.io/lintel/internal/nvme/nvmetest"
 	wire "lintel.io/lintel/internal/wire/nvme"
@@ -52,4 +54,47 @@ func TestAwaitedNamespace(t *testing.T) {
 	if got := active(); !slices.Equal(got, []uint32{1, 300}) {
 		t.Errorf("active namespaces %d", got)
 	}
+}
+
+// hanging is a sparse device that does not tell its used space before it is let go.
+type hanging struct {
+	block.Device
+	release chan struct{}
+}
+
+func (d *hanging) Info() block.Info {
+	i := d.Device.Info()
+	i.Sparse = true
+	return i
+}
+
+func (d *hanging) Used() (int64, error) {
+	<-d.release
+	return d.Device.Used()
+}
+
+// TestIdentifyOfHangingStorage checks that Keep Alive is answered while Identify waits for storage (NVMe
+// Base 2.0 §5.17, §5.18).
+func TestIdentifyOfHangingStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &hanging{release: make(chan struct{})}
+		b := New(t, Config{Device: func(_ int, size int64) block.Device {
+			d.Device = block.NewMem(size)
+			return d
+		}})
+		a := b.Attach("a")
+		identify := make(chan *Call, 1)
+		go func() { identify <- a.Admin.Start(Identify(wire.CNSNamespace, 1)) }()
+		synctest.Wait()
+		if len(identify) == 0 {
+			t.Error("the admin queue waits for the storage")
+			close(d.release)
+			return
+		}
+		a.Admin.Good(Command{Opcode: wire.AdminKeepAlive})
+		close(d.release)
+		if r := (<-identify).Wait(); r.Status != wire.Success {
+			t.Errorf("Identify: %v", r.Status)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package scsi_test
 import (
 	"bytes"
 	"testing"
+	"testing/synctest"
 
 	"lintel.io/lintel/internal/scsi"
 	"lintel.io/lintel/internal/scsi/scsitest"
@@ -77,4 +78,18 @@ func TestAwaitedUnit(t *testing.T) {
 	wantAttentions(t, n, 0, wire.ReportedLUNsChanged)
 	wantSense(t, n.Do(300, testUnitReady, nil), wire.KeyIllegalRequest, wire.LogicalUnitNotSupported)
 	n.Close()
+}
+
+// TestUnitGoesAway checks the commands under way on a unit that is not there any more but may come back
+// (SPC-4 §6.33).
+func TestUnitGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, parked := parking(t, 2)
+		n := b.Nexus("a", 1)
+		p := n.Start(1, scsi.AttrSimple, parkCDB, nil)
+		n.SetLUNs(scsi.LUNMap{0: {LU: b.LUs[0]}, 1: {}})
+		b.Target.RemoveUnit(b.LUs[1], func() {})
+		(<-parked).Finish(scsi.StatusGood)
+		wantSense(t, p.Wait(), wire.KeyNotReady, wire.BecomingReady)
+	})
 }

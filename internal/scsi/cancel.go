@@ -1,16 +1,13 @@
 package scsi
 
-import (
-	"lintel.io/lintel/internal/unit"
-	wire "lintel.io/lintel/internal/wire/scsi"
-)
+import "lintel.io/lintel/internal/unit"
 
 // How a task is cancelled.
 const (
 	cancelNone   uint32 = iota
 	cancelSilent        // no response
 	cancelStatus        // TASK ABORTED (SAM-5 §5.3.1), for tasks of other nexuses where TAS=1
-	cancelGone          // LOGICAL UNIT NOT SUPPORTED: the LUN leads nowhere any more
+	cancelGone          // as for a LUN that leads nowhere any more, or not now
 )
 
 func everyTask(*Task) bool { return true }
@@ -62,7 +59,8 @@ func (t *Task) applyCancel(mode uint32) {
 	case cancelStatus:
 		t.Status = StatusTaskAborted
 	case cancelGone:
-		t.putSense(&Sense{Key: wire.KeyIllegalRequest, Code: wire.LogicalUnitNotSupported})
+		s := t.noUnitSense()
+		t.putSense(&s)
 		t.Status = StatusCheckCondition
 	}
 }
