@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -76,6 +77,14 @@ func run(args []string, listSkips, showTests bool) int {
 				failed++
 			}
 			fmt.Printf("FAIL  %s\n%s", key, strings.Join(lines, ""))
+			if e.Test == "" { // its process has ended in the middle of these, and told why
+				for _, test := range slices.Sorted(maps.Keys(output)) {
+					if strings.HasPrefix(test, key) {
+						fmt.Printf("FAIL  %s did not end\n%s", test, strings.Join(output[test], ""))
+						delete(output, test)
+					}
+				}
+			}
 		case e.Test != "" && e.Action == "pass":
 			passed++
 			if showTests && e.Elapsed >= 1 && !strings.Contains(e.Test, "/") {
