@@ -44,6 +44,9 @@ type backing struct {
 	// pages or marked them clean, and the next fdatasync succeeds: nobody can
 	// tell any more which acknowledged writes are on the medium.
 	broken atomic.Pointer[verdict]
+	// owed is what was wrong before the device was opened again, where no flush has
+	// told it: the next one does.
+	owed   atomic.Pointer[verdict]
 	faults faults
 	// check, where not nil, tells what is wrong with the backing file before
 	// a flush vouches for it.
@@ -368,11 +371,24 @@ func (b *backing) flushAll() {
 			return
 		}
 		b.flushMu.Unlock()
-		err := b.sync(Flush)
+		err := b.flushOnce()
 		for r := batch.pop(); r != nil; r = batch.pop() {
 			b.finish(r, err)
 		}
 	}
+}
+
+// flushOnce is sync for those who wait for a flush. One of them is told of each loss.
+func (b *backing) flushOnce() error {
+	err := b.sync(Flush)
+	owed := b.owed.Swap(nil)
+	if err == nil && owed != nil {
+		return owed.of(Flush)
+	}
+	if broken := b.broken.Load(); err != nil && broken != nil {
+		broken.told.Store(true)
+	}
+	return err
 }
 
 // sync makes completed writes stable.

@@ -170,7 +170,8 @@ type Reopener interface {
 	// Reopen opens again what the device was opened by, with the same checks, has it
 	// flushed, and lets it take the place of what was open: what was wrong before is then
 	// forgotten, and reads return what the storage has. Requests that arrive meanwhile wait, and go
-	// on afterwards; but a Flush among them fails where completed writes may have been lost. opened is called
+	// on afterwards; but a Flush among them fails where completed writes may have been lost, or else the next
+	// one where the storage has failed to keep them and no Flush has told so yet. opened is called
 	// before any of them goes on. An error leaves the device as it was, apart from what
 	// a flush that has failed on the way says of it. Where the storage does not answer until ctx is done, the error
 	// is that of ctx.

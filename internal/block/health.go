@@ -3,6 +3,7 @@ package block
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -58,6 +59,12 @@ const (
 type verdict struct {
 	err   *Error
 	since time.Time
+	told  atomic.Bool // a flush has failed with it
+}
+
+// of returns the error of an operation that tells the verdict.
+func (v *verdict) of(op Op) error {
+	return &Error{Op: op, Kind: v.err.Kind, Off: v.err.Off, Err: v.err.Err}
 }
 
 func (v *verdict) fault(kind FaultKind) *Fault {

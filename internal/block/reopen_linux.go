@@ -130,12 +130,15 @@ func (b *backing) reopen(ctx context.Context, r reopening) error {
 		lost = &Error{Op: Flush, Kind: KindMedium, Off: unknown, Err: fmt.Errorf("%s was replaced: writes may be lost since the last good flush", b.path)}
 	}
 	b.take(o)
-	b.broken.Store(nil)
+	if broken := b.broken.Swap(nil); broken != nil && !broken.told.Load() {
+		b.owed.Store(broken)
+	}
 	b.faults.forget()
 	r.forget()
 	r.opened()
 	b.gate.resume(func(held *Request) {
 		if lost != nil && held.Op == Flush {
+			b.owed.Store(nil)
 			complete(held, lost)
 			return
 		}

@@ -213,6 +213,25 @@ func TestReopenAfterAFailedWriteBack(t *testing.T) {
 	})
 }
 
+// A loss that no flush has told before is told by the first one afterwards, and no more.
+func TestReopenOwesALoss(t *testing.T) {
+	devices(t, func(t *testing.T, dev Device, b *backing, _ string) {
+		old := b.fd
+		b.calls.sync = func(fd int) unix.Errno {
+			if fd == old {
+				return unix.EIO
+			}
+			return fdatasync(fd)
+		}
+		wantReopen(t, dev)
+		wantFault(t, "opened anew", dev, "")
+		wantReopen(t, dev)
+		want(t, "write", do(dev, Request{Op: Write, Data: Get(512).Bytes(512)}))
+		wantKind(t, "flush of what may be lost", do(dev, Request{Op: Flush}), KindMedium)
+		want(t, "flush", do(dev, Request{Op: Flush}))
+	})
+}
+
 // Close waits for what a Reopen has left under way: it uses the descriptor, whose number is another's then.
 func TestCloseWaitsForReopen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
