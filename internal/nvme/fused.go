@@ -59,9 +59,13 @@ func (q *Queue) fuse(r *Request) {
 // executeFused runs a pair when both halves are complete. A half that is ahead is parked.
 func (q *Queue) executeFused(r *Request) {
 	q.mu.Lock()
-	if r.isCancelled() {
+	if r.isCancelled() { // before it could be parked
+		other := q.leavePairLocked(r)
 		q.mu.Unlock()
 		r.finish(wire.AbortedSQDeletion)
+		if other != nil {
+			other.fail(wire.AbortedMissingFused)
+		}
 		return
 	}
 	other := r.fused
@@ -82,6 +86,25 @@ func (q *Queue) executeFused(r *Request) {
 		first, second = other, r
 	}
 	q.runPair(first, second)
+}
+
+// leavePairLocked takes a half that ends by itself out of its pair: the other one is missing it,
+// whether it is yet to arrive, to be executed, or parked. Only the last is returned; the caller ends it.
+func (q *Queue) leavePairLocked(r *Request) *Request {
+	if q.first == r {
+		q.first = nil
+	}
+	other := r.fused
+	if other == nil {
+		return nil
+	}
+	other.fused, r.fused = nil, nil
+	other.fusing = fuseMissing
+	if !other.parked {
+		return nil
+	}
+	other.parked = false
+	return other
 }
 
 // endPair ends both halves, the first one first.

@@ -196,3 +196,38 @@ func TestFusedWriteError(t *testing.T) {
 	first, second := pair(0, fill(512, 0), fill(512, 1))
 	pairRun{io.Start(first), io.Start(second)}.want(t, wire.AbortedFailedFused.DNR(), wire.WriteFault.DNR())
 }
+
+// TestFusedAbortedEarly checks that a half that is aborted before it waits for the other one takes that with it, and
+// nothing of what comes later (NVMe Base 2.0 §3.4.2, §5.1).
+func TestFusedAbortedEarly(t *testing.T) {
+	io := New(t, Config{}).Attach("a").IO
+	zero := fill(512, 0)
+	first, second := pair(0, zero, zero)
+	missing := wire.AbortedMissingFused.DNR()
+	abort := func(c *Call) { io.Queue.ExecuteCancelled(&c.Request, wire.AbortRequested) }
+
+	x := io.Arrive(first) // the second half has not arrived
+	abort(x)
+	pairRun{x, io.Start(second)}.want(t, wire.AbortRequested, missing)
+
+	x = io.Start(first) // the first half is parked
+	y := io.Arrive(second)
+	abort(y)
+	pairRun{x, y}.want(t, missing, wire.AbortRequested)
+
+	x, y = io.Arrive(first), io.Arrive(second) // the second half is parked
+	io.Execute(y)
+	abort(x)
+	pairRun{x, y}.want(t, wire.AbortRequested, missing)
+
+	x, y = io.Arrive(first), io.Arrive(second) // neither is: the data of one is still on its way
+	abort(y)
+	io.Execute(x)
+	pairRun{x, y}.want(t, missing, wire.AbortRequested)
+	x, y = io.Arrive(first), io.Arrive(second)
+	abort(x)
+	io.Execute(y)
+	pairRun{x, y}.want(t, wire.AbortRequested, missing)
+
+	pairRun{io.Start(first), io.Start(second)}.want(t, 0, 0)
+}

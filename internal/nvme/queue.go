@@ -265,12 +265,7 @@ func (q *Queue) cancel(s wire.Status, d *unit.Drain, match func(*Request) bool) 
 		if r.parked {
 			r.parked = false
 			parked = append(parked, r)
-			if r.fused != nil {
-				r.fused.fusing = fuseMissing
-			}
-			if q.first == r {
-				q.first = nil
-			}
+			q.leavePairLocked(r) // the other half is not parked: they would have been run
 		}
 	}
 	q.mu.Unlock()
