@@ -169,11 +169,11 @@ func (q *Queue) Execute(r *Request) {
 	fused := r.fusing != fuseNone
 	q.mu.Unlock()
 	switch {
+	case fused: // cancelled too, for the sake of the other half
+		q.executeFused(r)
+		return
 	case r.isCancelled():
 		r.finish(wire.AbortedSQDeletion)
-		return
-	case fused:
-		q.executeFused(r)
 		return
 	case r.Refuse != 0:
 		r.finish(r.Refuse)
