@@ -22,6 +22,8 @@ type disk struct {
 	open func(exclusive bool) (*opened, error)
 	// capacity asks a descriptor for the size in bytes.
 	capacity func(fd int) (int64, error)
+	// identity is that of the disk that was opened first, empty where it does not tell.
+	identity string
 }
 
 var (
@@ -73,6 +75,7 @@ func openBlockDevice(path string, opts DiskOptions, exclusive bool) (_ *opened, 
 		return nil, err
 	}
 	o.info = queueInfo("/sys", o.id.Rdev)
+	o.disk = openSysBlock("/sys", o.id.Rdev).identity()
 	o.info.ReadOnly = opts.ReadOnly
 	if o.info.BlockSize, err = unix.IoctlGetInt(o.fd, unix.BLKSSZGET); err != nil {
 		return nil, fmt.Errorf("logical block size: %w", err)
@@ -91,6 +94,7 @@ func newDisk(path string, capacity func(fd int) (int64, error), open func(exclus
 		return nil, err
 	}
 	d.init(o, path, size)
+	d.identity = o.disk
 	d.atEnd = func(off int64) *Error {
 		// The kernel sets the capacity of a removed disk to zero.
 		return &Error{Op: Read, Kind: KindGone, Off: off, Err: fmt.Errorf("%s has shrunk or was removed", path)}

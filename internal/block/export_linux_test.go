@@ -9,7 +9,7 @@ import (
 )
 
 // NewTestDisk makes a disk device of a regular file opened with O_DIRECT: what
-// it shares with a block device is all but the geometry.
+// it shares with a block device is all but the geometry. Its identity is in path.wwid, if that is there.
 func NewTestDisk(path string, blockSize int) (Device, error) {
 	open := func(exclusive bool) (_ *opened, err error) {
 		o := &opened{claimed: exclusive, info: Info{BlockSize: blockSize, PhysicalBlockSize: 4096, Discard: true, Volatile: true}}
@@ -22,7 +22,10 @@ func NewTestDisk(path string, blockSize int) (Device, error) {
 		if err != nil {
 			return nil, errors.Join(err, unix.Close(o.fd))
 		}
-		o.id.Rdev = o.id.Ino
+		o.id.Rdev, o.disk = o.id.Ino, "the disk"
+		if id, err := os.ReadFile(path + ".wwid"); err == nil {
+			o.disk = string(id)
+		}
 		return o, nil
 	}
 	return newDisk(path, func(fd int) (int64, error) {

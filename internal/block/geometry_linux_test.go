@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,15 @@ func TestQueueInfo(t *testing.T) {
 	}
 	if err := os.Symlink(part, filepath.Join(sysfs, "dev/block/8:2")); err != nil {
 		t.Fatal(err)
+	}
+	attrs("8:1", map[string]string{"wwid": "naa.5000c500a1b2c3d4"})
+	attrs("8:2", map[string]string{"partition": "1"})
+	whole, partition := openSysBlock(sysfs, unix.Mkdev(8, 1)).identity(), openSysBlock(sysfs, unix.Mkdev(8, 2)).identity()
+	if !strings.Contains(whole, "naa.5000c500a1b2c3d4") || !strings.Contains(partition, "naa.5000c500a1b2c3d4") || whole == partition {
+		t.Errorf("identities %q of a disk and %q of its partition", whole, partition)
+	}
+	if id := openSysBlock(sysfs, unix.Mkdev(8, 0)).identity(); id != "" {
+		t.Errorf("identity %q of a disk that does not tell", id)
 	}
 	if got := queueInfo(sysfs, unix.Mkdev(8, 2)); !got.Discard || got.DiscardGranularity != 65536 {
 		t.Errorf("a partition does not get its disk's facts: %+v", got)

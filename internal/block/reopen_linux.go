@@ -12,6 +12,7 @@ import (
 type opened struct {
 	fd      int
 	id      unix.Stat_t
+	disk    string // identity of a block device, empty where it does not tell
 	info    Info
 	claimed bool // fd itself keeps others from opening the same
 }
@@ -47,6 +48,10 @@ func (d *disk) Reopen(ctx context.Context, done func()) error {
 				if err == nil && o.id.Rdev != held.Rdev {
 					err = errors.Join(ErrInUse, unix.Close(o.fd))
 				}
+			}
+			if err == nil && o.claimed && (o.disk == "" || o.disk != d.identity) {
+				// The path of a disk that has gone may lead to another one that hosts know nothing of.
+				err = errors.Join(errors.New("it is another disk than before, or does not tell which one it is: restart the array to use it"), unix.Close(o.fd))
 			}
 			if err == nil && size < d.size.Load() {
 				err = errors.Join(fmt.Errorf("it has %d bytes, not %d", size, d.size.Load()), unix.Close(o.fd))

@@ -470,3 +470,30 @@ func TestReopenBesideOthers(t *testing.T) {
 	<-done
 	want(t, "close", d.Close())
 }
+
+// Another disk, to which the path leads now, is not taken for the one that hosts know.
+func TestReopenOfAnotherDisk(t *testing.T) {
+	path := newTestFile(t)
+	dev, err := NewTestDisk(path, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	data := Get(4096).Bytes(4096)
+	copy(data, block4K(7))
+	want(t, "write", do(dev, Request{Op: Write, Data: data}))
+	want(t, "rename", os.Rename(path, path+".old"))
+	want(t, "create", os.WriteFile(path, bytes.Repeat(block4K(9), 512), 0o600))
+	for _, id := range []string{"another disk", ""} {
+		want(t, "identity", os.WriteFile(path+".wwid", []byte(id), 0o600))
+		if _, err := reopen(dev); err == nil || !strings.Contains(err.Error(), "another disk") {
+			t.Errorf("reopen of %q: %v", id, err)
+		}
+		want(t, "read", do(dev, Request{Op: Read, Data: data}))
+		if !bytes.Equal(data, block4K(7)) {
+			t.Fatal("another disk is read")
+		}
+	}
+	want(t, "identity", os.Remove(path+".wwid"))
+	wantReopen(t, dev)
+}

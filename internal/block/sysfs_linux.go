@@ -37,6 +37,19 @@ func (s sysBlock) attr(path ...string) string { return readAttr(s.disk, path...)
 // number returns a numeric attribute of the disk, 0 where there is none.
 func (s sysBlock) number(path ...string) int64 { return parseAttr(s.attr(path...)) }
 
+// identity tells one disk, or partition of one, from all others, also when it comes back under another
+// number; empty where the disk does not tell.
+func (s sysBlock) identity() string {
+	for _, path := range [][]string{
+		{"wwid"}, {"device", "wwid"}, {"dm", "uuid"}, {"md", "uuid"}, {"serial"}, {"device", "serial"},
+	} {
+		if id := s.attr(path...); id != "" {
+			return filepath.Join(path...) + " " + id + " " + readAttr(s.dir, "partition")
+		}
+	}
+	return ""
+}
+
 // physical returns the physical block size in bytes, 0 where that is unknown or the
 // device does not begin with a physical block.
 func (s sysBlock) physical() int { return s.aligned(s.number("queue", "physical_block_size")) }

@@ -210,13 +210,13 @@ func (t *Target) closeVolumes(ctx context.Context, list []*volume) []error {
 				err = fmt.Errorf("commands are still under way, or its storage does not answer: %w", ctx.Err())
 				go func() {
 					if err := <-closed[i]; err != nil {
-						t.log.Error("closing a volume that is gone failed", "volume", v.spec.Name, "error", err)
+						t.log.Error("closing a volume that is gone failed", "volume", t.specOf(v).Name, "error", err)
 					}
 				}()
 			}
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("volume %s: %w", v.spec.Name, err))
+			errs = append(errs, fmt.Errorf("volume %s: %w", t.specOf(v).Name, err))
 		}
 	}
 	return errs
