@@ -24,7 +24,7 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{san: loggedIn(t, "host1", "host2")}
 	for i, name := range []string{"host1", "host2"} {
 		c.hosts[i] = c.Machine(name)
-		sh(t, c.hosts[i], "pkill -x multipathd; sleep 0.2") // the disks as such
+		stop(t, c.hosts[i], "multipathd") // the disks as such
 	}
 	return c
 }
@@ -284,7 +284,8 @@ func takeVolumeGroup(t *testing.T, c *cluster) {
 		vgchange -qq -y --config 'local/extra_system_ids=["host1"]' --systemid host2 vg
 		vgchange -qq -ay vg; udevadm settle -t 60; [ -b /dev/vg/data ]`)
 	c.same(t, "lv", c.hosts[1], "/dev/vg/data")
-	sh(t, c.hosts[1], "vgchange -qq -an vg; vgremove -qq -f vg")
+	whenFree(t, c.hosts[1], "vgchange -qq -an vg")
+	sh(t, c.hosts[1], "vgremove -qq -f vg")
 }
 
 // sum keeps the checksum of what a device holds on the host side.
@@ -332,5 +333,5 @@ func mirror(t *testing.T, c *cluster, legs [][2]string) {
 func takeMirror(t *testing.T, c *cluster, legs [][2]string) {
 	sh(t, c.hosts[1], "mdadm --assemble --quiet --run /dev/md0 %s %s; grep -q 'active raid1' /proc/mdstat", legs[0][1], legs[1][1])
 	c.same(t, "md", c.hosts[1], "/dev/md0")
-	sh(t, c.hosts[1], "mdadm --stop --quiet /dev/md0")
+	whenFree(t, c.hosts[1], "mdadm --stop --quiet /dev/md0")
 }

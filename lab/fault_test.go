@@ -56,7 +56,8 @@ func addRaw(t *testing.T, s *san, name, path string, lun int) string {
 // removeRaw ends what addRaw made.
 func removeRaw(t *testing.T, s *san, name, device string, lun int) {
 	t.Helper()
-	sh(t, s.host, "multipath -f %s; for d in /dev/disk/by-path/*-lun-%d; do echo 1 >/sys/block/$(basename $(readlink -f $d))/device/delete; done", device, lun)
+	whenFree(t, s.host, "multipath -f %s", device)
+	sh(t, s.host, "for d in /dev/disk/by-path/*-lun-%d; do echo 1 >/sys/block/$(basename $(readlink -f $d))/device/delete; done", lun)
 	s.lintel(t, "unmap", name, "host1", "--yes")
 	s.lintel(t, "volume", "delete", name, "--yes")
 }
@@ -84,7 +85,7 @@ func tornWrite(t *testing.T, s *san) {
 		dd if=/tmp/new of=%[1]s bs=1M seek=2 oflag=direct status=none
 		dd if=%[1]s bs=1M skip=2 count=1 iflag=direct status=none | cmp - /tmp/new; rm /tmp/old /tmp/new`, device)
 	removeRaw(t, s, "torn", device, 3)
-	sh(t, head, "dmsetup remove torn")
+	whenFree(t, head, "dmsetup remove torn")
 }
 
 // mediumError makes a volume of a disk with one bad block and checks that the host is
@@ -121,7 +122,7 @@ func mediumError(t *testing.T, s *san) {
 
 	sh(t, host, "rm /tmp/before")
 	removeRaw(t, s, "raw", device, 3)
-	sh(t, head, "dmsetup remove raw")
+	whenFree(t, head, "dmsetup remove raw")
 }
 
 // bytesOf writes a number as the four bytes of a CDB.

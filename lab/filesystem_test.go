@@ -38,14 +38,14 @@ func (s *san) rescan(t *testing.T, host *lab.Machine, lun int) string {
 func TestFileSystems(t *testing.T) {
 	s := loggedIn(t, "host1")
 	host := s.host
-	sh(t, host, "pkill -x multipathd; sleep 0.2") // the disks as such
+	stop(t, host, "multipathd") // the disks as such
 	for lun, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) {
 			d := s.lun(t, host, "fs-"+fs, "320MiB", lun)
 			sh(t, host, `
 				echo 'label: gpt
 				start=1MiB, type=linux' | sfdisk -q %s
-				udevadm settle -t 10
+				udevadm settle -t 60
 				mkfs.%s -q %[1]s1
 				mkdir -p /mnt/%[2]s; mount %[1]s1 /mnt/%[2]s
 				cd /mnt/%[2]s

@@ -315,7 +315,7 @@ func TestLinearizable(t *testing.T) {
 	t.Run("an array whose disk forgets writes is rejected", func(t *testing.T) {
 		ops := c.history(t, 2, func(t *testing.T) {
 			time.Sleep(time.Second)
-			must(t, faulty.DropWrites(ctx))
+			must(t, faulty.DropWrites(within(t, time.Minute)))
 			time.Sleep(time.Second)
 		})
 		err := history.Check(ops, time.Minute)

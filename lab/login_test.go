@@ -31,8 +31,12 @@ func TestLogin(t *testing.T) {
 		contains(t, out, portal+":3260,", s.array.Address("san-b")+":3260,", "[fd77:0:0:1::1]:3260,", iqn)
 	})
 	t.Run("an unknown initiator is refused", func(t *testing.T) {
-		defer sh(t, host, "echo InitiatorName=%s >/etc/iscsi/initiatorname.iscsi; pkill -x iscsid; sleep 0.2; iscsid", host.IQN())
-		sh(t, host, "echo InitiatorName=iqn.2026-11.io.lintel.lab:stranger >/etc/iscsi/initiatorname.iscsi; pkill -x iscsid; sleep 0.2; iscsid")
+		is := func(name string) {
+			stop(t, host, "iscsid")
+			sh(t, host, "echo InitiatorName=%s >/etc/iscsi/initiatorname.iscsi; iscsid", name)
+		}
+		is("iqn.2026-11.io.lintel.lab:stranger")
+		defer is(host.IQN())
 		out := refused(t, host, "iscsiadm -m discovery -t sendtargets -p %s", portal)
 		contains(t, out, "initiator failed authorization")
 	})

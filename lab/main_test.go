@@ -74,6 +74,19 @@ func sh(t testing.TB, m *lab.Machine, script string, args ...any) string {
 	return out
 }
 
+// whenFree runs a command that needs a device which nobody has open, again and again
+// until it succeeds: udev opens a device to look into it after somebody has written to it.
+func whenFree(t testing.TB, m *lab.Machine, command string, args ...any) {
+	t.Helper()
+	sh(t, m, `for i in $(seq 300); do out=$(%s 2>&1) && exit 0; sleep 0.1; done; echo "$out" >&2; exit 1`, fmt.Sprintf(command, args...))
+}
+
+// stop ends all processes of a program and waits until they are gone.
+func stop(t testing.TB, m *lab.Machine, program string) {
+	t.Helper()
+	sh(t, m, "pkill -x %s; for i in $(seq 300); do pgrep -x %[1]s >/dev/null || exit 0; sleep 0.1; done; echo 'it does not end' >&2; exit 1", program)
+}
+
 // refused runs a script that has to fail and returns all that it printed.
 func refused(t testing.TB, m *lab.Machine, script string, args ...any) string {
 	t.Helper()

@@ -56,7 +56,7 @@ func nvmeSAN(t *testing.T) *san {
 		sh(t, h, "udevadm control --reload")
 	}
 	must(t, host2.StartInitiator(ctx))
-	sh(t, host2, "pkill -x multipathd; sleep 0.2") // the disks as such
+	stop(t, host2, "multipathd") // the disks as such
 	return s
 }
 

@@ -10,7 +10,7 @@ import (
 func TestSG3Utils(t *testing.T) {
 	s := loggedIn(t, "host1")
 	host := s.host
-	sh(t, host, "pkill -x multipathd; sleep 0.2") // the disks as such
+	stop(t, host, "multipathd") // the disks as such
 	d := s.lun(t, host, "sg", "64MiB", 0)
 	naa := naaOf(t, s, "sg")
 
