@@ -111,6 +111,7 @@ func (c *Controller) open() error {
 	c.opened = true
 	c.mu.Unlock()
 	c.guest.Store(false)
+	c.sub.fence(c)
 	m, err := c.sub.cfg.Access.Open(c)
 	if err != nil {
 		c.mu.Lock()

@@ -13,7 +13,8 @@ type failing struct {
 	kind       block.Kind
 	bad        bool
 	failWrites bool
-	hold       bool
+	hold       bool // all
+	holdWrite  bool // Writes
 	held       []*block.Request
 	ops        []block.Op
 	flags      []block.Flags
@@ -32,11 +33,25 @@ func (d *failing) holdBack() {
 	d.hold = true
 }
 
+// letOthers lets the requests go on that follow; those held back stay.
+func (d *failing) letOthers() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hold, d.holdWrite = false, false
+}
+
+// holdWrites keeps the Writes that follow.
+func (d *failing) holdWrites() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holdWrite = true
+}
+
 // resume lets the requests held back go on.
 func (d *failing) resume() {
 	d.mu.Lock()
 	held := d.held
-	d.held, d.hold = nil, false
+	d.held, d.hold, d.holdWrite = nil, false, false
 	d.mu.Unlock()
 	for _, r := range held {
 		d.Device.Submit(r)
@@ -75,7 +90,7 @@ func (d *failing) Submit(r *block.Request) {
 	if d.failWrites && r.Op == block.Write {
 		kind, bad = block.KindMedium, true
 	}
-	if d.hold && !bad {
+	if (d.hold || d.holdWrite && r.Op == block.Write) && !bad {
 		d.held = append(d.held, r)
 		d.mu.Unlock()
 		return

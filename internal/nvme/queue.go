@@ -257,6 +257,7 @@ func (q *Queue) cancel(s wire.Status, d *unit.Drain, match func(*Request) bool) 
 		if w := r.guard.Cancel(); w != nil {
 			wake = append(wake, w)
 		}
+		r.fenceLocked()
 		if r.fused != nil { // a pair waits with the guard of its first half
 			if w := r.fused.guard.Cancel(); w != nil {
 				wake = append(wake, w)
@@ -277,6 +278,15 @@ func (q *Queue) cancel(s wire.Status, d *unit.Drain, match func(*Request) bool) 
 		go r.finish(s)
 	}
 	return n
+}
+
+// fence has what comes from now on wait for the changes under way.
+func (q *Queue) fence() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for r := q.requests; r != nil; r = r.next {
+		r.fenceLocked()
+	}
 }
 
 func (q *Queue) linkLocked(r *Request) {

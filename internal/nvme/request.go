@@ -97,6 +97,15 @@ func (r *Request) Cancelled() bool { return r.isCancelled() }
 // medium. It then ends with any status: finish knows the right one.
 func (r *Request) isCancelled() bool { return r.cancelled.Load() != 0 }
 
+// fenceLocked has what comes from now on to the blocks that the command is changing wait for it: the
+// host may ask anew for what it takes for lost, and the device must not do the older of the two last.
+// The command is in the list of its queue, whose mu is held.
+func (r *Request) fenceLocked() {
+	if r.ns != nil && ioCommands[r.SQE.Opcode()].changes {
+		r.ns.unit.Ranges.Fence(&r.guard)
+	}
+}
+
 // allocIn sets DataIn to n bytes, at most block.MaxBuffer, of arbitrary content.
 func (r *Request) allocIn(n int) []byte {
 	if r.in != nil {

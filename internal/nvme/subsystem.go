@@ -230,6 +230,22 @@ func (s *Subsystem) Controllers() []*Controller {
 	return slices.SortedFunc(maps.Values(s.controllers), func(a, b *Controller) int { return int(a.info.ID) - int(b.info.ID) })
 }
 
+// fence has the commands of a new controller wait for the changes that the host's other ones are
+// making: it may have lost those, which nobody here has noticed yet.
+func (s *Subsystem) fence(c *Controller) {
+	for _, o := range s.Controllers() {
+		if o == c || o.initiator != c.initiator {
+			continue
+		}
+		o.mu.Lock()
+		queues := o.queuesLocked(false)
+		o.mu.Unlock()
+		for _, q := range queues {
+			q.fence()
+		}
+	}
+}
+
 // RemoveNamespace ends the commands on a unit, for every host, and forgets it.
 // done is called when no command can reach the unit's device any more.
 func (s *Subsystem) RemoveNamespace(u *unit.Unit, done func()) {

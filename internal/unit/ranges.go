@@ -75,8 +75,8 @@ func (l *guardList) remove(g *RangeGuard) {
 // Ranges orders I/O of one unit that overlaps. Ordinary writes hold their range
 // shared among themselves; operations that must be atomic against every other
 // write (COMPARE AND WRITE, ORWRITE, WRITE ATOMIC, the fused NVMe pair,
-// SANITIZE) hold theirs alone. Waiters whose ranges overlap are served in order
-// of arrival, so neither kind starves.
+// SANITIZE) hold theirs alone, and so does an ordinary write that outlives who asked for
+// it (Fence). Waiters whose ranges overlap are served in order of arrival, so neither kind starves.
 //
 // Reads must not see half of an atomic operation either. While there is none they
 // are only counted (BeginRead), and the first operation to come waits until all of
@@ -216,6 +216,25 @@ func (r *Ranges) Release(g *RangeGuard) {
 	ready := r.leaveLocked(g, r.waiting.head)
 	r.mu.Unlock()
 	wake(ready)
+}
+
+// Fence has everybody wait for g who comes to its range while g holds it, as if it held it
+// alone: what is still done for somebody who is gone must not take effect after what is asked for
+// next. It does nothing where g holds nothing. Anybody may call it who knows that the guard's owner
+// has not ended.
+func (r *Ranges) Fence(g *RangeGuard) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !g.held || g.exclusive {
+		return
+	}
+	g.exclusive = true
+	r.atomics.Add(1)
+	for o := r.waiting.head; o != nil; o = o.next {
+		if !o.exclusive && o.conflicts(g) { // those that want it alone wait for g already
+			o.blockers++
+		}
+	}
 }
 
 // Cancel gives up a wait and returns what tells its waiter and those who waited for it, to

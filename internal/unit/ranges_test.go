@@ -129,6 +129,20 @@ func TestRangesModel(t *testing.T) {
 				queue = append(queue, h)
 				settle()
 			},
+			"fence": func(t *rapid.T) {
+				if len(queue) == 0 {
+					t.Skip()
+				}
+				i := rapid.IntRange(0, len(queue)-1).Draw(t, "which")
+				h := queue[i]
+				r.Fence(&h.guard)
+				if h.held { // ahead of those that wait, also of those that came before it
+					h.exclusive = true
+					drop(i)
+					queue = append([]*hold{h}, queue...)
+				}
+				settle()
+			},
 			"release": func(t *rapid.T) {
 				if len(queue) == 0 {
 					t.Skip()
