@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -276,6 +275,40 @@ func TestFailedFlushIsRemembered(t *testing.T) {
 	}
 }
 
+// What a failed flush has lost is in the page cache, which calls it clean: who opens the file after
+// a restart must not read it, nor be told that it is flushed.
+func TestCloseForgetsWhatWasLost(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		d, _, _ := testFile(t)
+		var steps []string
+		d.calls.sync = func(int) unix.Errno {
+			steps = append(steps, "sync")
+			if lost && len(steps) == 1 {
+				return unix.EIO
+			}
+			return 0
+		}
+		d.calls.forget = func(fd int) unix.Errno {
+			steps = append(steps, "forget")
+			return dropCache(fd)
+		}
+		want(t, "write", do(d, Request{Op: Write, Data: block4K(1)}))
+		if err := do(d, Request{Op: Flush}); (err != nil) != lost {
+			t.Errorf("flush: %v", err)
+		}
+		if err := d.Close(); (err != nil) != lost {
+			t.Errorf("close: %v", err)
+		}
+		wanted := "sync sync"
+		if lost {
+			wanted = "sync sync forget"
+		}
+		if got := strings.Join(steps, " "); got != wanted {
+			t.Errorf("lost %v: %s, want %s", lost, got, wanted)
+		}
+	}
+}
+
 // A FUA write consumes the kernel's record of failed write-back, so that its
 // failure is remembered like that of a flush.
 func TestFailedFUAIsRemembered(t *testing.T) {
@@ -346,75 +379,6 @@ func TestFlushesShareOneSync(t *testing.T) {
 			t.Errorf("%d fdatasyncs for eleven flushes, want 2", syncs)
 		}
 	})
-}
-
-// onWorker tells whether it is called from a worker's goroutine.
-func onWorker() bool {
-	var pcs [32]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
-	for {
-		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, "(*queue).work") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
-
-// After a slow write the next go to the workers, for a while.
-func TestSlowWritesLeaveTheCaller(t *testing.T) {
-	d, _, clock := testFile(t)
-	d.noWriteNow.Store(true)
-	took := int64(0)
-	inline := false
-	d.calls.write = func(_ int, p []byte, _ int64, _ uintptr) (int, unix.Errno) {
-		clock.Add(took)
-		inline = !onWorker()
-		return len(p), 0
-	}
-	write := func(n int) bool {
-		t.Helper()
-		want(t, "write", do(d, Request{Op: Write, Data: make([]byte, n)}))
-		return inline
-	}
-	if !write(4096) || !write(inlineWrite) {
-		t.Error("a fast file gets no inline writes")
-	}
-	if write(inlineWrite + 1) {
-		t.Error("a long write ran inline")
-	}
-	took = stuckCall
-	if !write(4096) {
-		t.Error("nobody could know that this write would be slow")
-	}
-	took = 0
-	if write(4096) {
-		t.Error("a write after a slow one ran inline")
-	}
-	clock.Add(slowFor)
-	if !write(4096) {
-		t.Error("writes did not come back")
-	}
-}
-
-// Without RWF_NOWAIT reads are paced in the same way.
-func TestSlowReadsLeaveTheCaller(t *testing.T) {
-	d, _, clock := testFile(t)
-	d.noReadNow.Store(true)
-	inline := false
-	d.calls.read = func(_ int, p []byte, _ int64) (int, unix.Errno) {
-		clock.Add(stuckCall)
-		inline = !onWorker()
-		return len(p), 0
-	}
-	for i, inlineWanted := range []bool{true, false} {
-		want(t, "read", do(d, Request{Op: Read, Data: make([]byte, 512)}))
-		if inline != inlineWanted {
-			t.Errorf("read %d ran inline: %v", i, inline)
-		}
-	}
 }
 
 // eventually moves the clock, so that changes have the file looked at, until the

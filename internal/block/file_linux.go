@@ -274,6 +274,7 @@ func (d *file) readNow(r *Request) (bool, error) {
 	if !d.pacer.inline(start) {
 		return false, nil
 	}
+	d.pacer.begin(start)
 	n, errno := d.calls.read(d.fd, r.Data, r.Off)
 	d.pacer.note(start, d.now())
 	return errno == 0 && n == len(r.Data), nil // what fails is searched for by a worker
@@ -303,6 +304,7 @@ func (d *file) changeNow(r *Request) (bool, error) {
 	case len(r.Data) > inlineWrite || !d.pacer.inline(start):
 		return false, nil
 	}
+	d.pacer.begin(start)
 	n, errno := d.calls.write(d.fd, r.Data, r.Off, 0)
 	d.pacer.note(start, d.now())
 	return errno == 0 && n == len(r.Data), nil

@@ -20,19 +20,31 @@ const (
 )
 
 // A pacer decides whether calls that might wait are made on the caller's goroutine.
-// They are, while they have been fast; slow storage has to stall workers, not
-// connections.
+// They are, while they have been fast and those under way come back; slow storage has to
+// stall workers, not connections, and storage that hangs no more of them than were there already.
 type pacer struct {
-	calls    atomic.Uint32
+	begun    atomic.Uint32
+	calls    atomic.Uint32 // that have ended
+	moved    atomic.Int64  // when the last call ended, or the first of those under way began
 	lastSlow atomic.Uint32 // the number of the last slow call
 	until    atomic.Int64  // when the workers' turn ends
 }
 
 // inline tells whether a call at the given time may be made.
-func (p *pacer) inline(now int64) bool { return now >= p.until.Load() }
+func (p *pacer) inline(now int64) bool {
+	return now >= p.until.Load() && (p.begun.Load() == p.calls.Load() || now-p.moved.Load() <= slowCall)
+}
+
+// begin is told of a call before it is made.
+func (p *pacer) begin(start int64) {
+	if p.begun.Add(1)-1 == p.calls.Load() {
+		p.moved.Store(start)
+	}
+}
 
 // note learns from a call that was made.
 func (p *pacer) note(start, end int64) {
+	p.moved.Store(end)
 	call := p.calls.Add(1)
 	if end-start <= slowCall {
 		return
