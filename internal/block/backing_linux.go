@@ -461,6 +461,12 @@ func (b *backing) Close() error {
 	b.gate.close()
 	b.opening <- struct{}{} // for good: what a Reopen has left under way uses fd
 	err := b.sync(Flush)
+	if b.broken.Load() != nil {
+		// As a Reopen does: or who opens it next, after a restart, would read what was lost as if
+		// it were stored, and flush it with success, for the page cache has it and calls it clean.
+		_ = b.datasync(b.fd)
+		_ = b.calls.forget(b.fd)
+	}
 	if errno := errnoOf(unix.Close(b.fd)); err == nil && errno != 0 {
 		err = &Error{Op: Flush, Kind: kindOf(errno), Err: errno}
 	}
