@@ -7,8 +7,11 @@ import (
 
 // DataOutLength reports how many bytes of Data-Out the command in t.CDB takes: 0
 // where it takes none, is unknown, exceeds the limits or its LUN does not exist (Execute
-// then ends it with the right status without data).
+// then ends it with the right status without data). With it the command has arrived: what
+// task management of other nexuses and changes of the LUN do to the commands of the unit
+// until Execute, they do to it.
 func (n *Nexus) DataOutLength(t *Task) int {
+	t.arrived = nil
 	op, _ := n.target.table.find(t.CDB)
 	if op == nil || op.DataOut == nil {
 		return 0
@@ -17,6 +20,7 @@ func (n *Nexus) DataOutLength(t *Task) int {
 	if p == nil || len(t.CDB) < len(op.Usage) {
 		return 0
 	}
+	t.arrived, t.epoch = p, p.epoch.Load()
 	t.Nexus, t.LU = n, p.lu
 	if size := op.DataOut(t); size > 0 && size <= MaxTransferBytes {
 		return size
@@ -40,6 +44,11 @@ func (n *Nexus) Execute(t *Task) {
 		n.executeNoUnit(t)
 		return
 	}
+	if t.arrived != nil && (t.arrived != p || t.epoch != p.epoch.Load()) {
+		p.mu.Unlock()
+		t.late(p)
+		return
+	}
 	t.LU, t.path = p.lu, p
 	p.linkLocked(t)
 	t.stamp = p.meter.Start()
@@ -49,6 +58,25 @@ func (n *Nexus) Execute(t *Task) {
 		return
 	}
 	t.run(attention)
+}
+
+// late ends a task that was ended between its arrival and its execution, at which the LUN
+// leads to p.
+func (t *Task) late(p *path) {
+	mode := p.lu.othersMode()
+	switch {
+	case t.arrived != p:
+		mode = cancelGone
+	case mode == cancelSilent:
+		p.mu.Lock()
+		code := p.cutCode
+		p.mu.Unlock()
+		if code != 0 {
+			p.attend(code)
+		}
+	}
+	t.applyCancel(mode)
+	t.Owner.TaskDone(t)
 }
 
 // start runs a task that was dormant.

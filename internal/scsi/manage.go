@@ -85,7 +85,8 @@ func (p *path) query(match func(*Task) bool) Response {
 	return FunctionComplete
 }
 
-// clear ends the commands of all nexuses on the unit (SAM-5 §7.4). The nexuses
+// clear ends the commands of all nexuses on the unit (SAM-5 §7.4); of the nexus of by, the
+// transport has ended those that have arrived and are not executed yet. The nexuses
 // other than that of by, where their commands end without status, get the unit
 // attention code; 0 for none.
 func (lu *LogicalUnit) clear(by *path, d *unit.Drain, code uint16) {
@@ -94,6 +95,8 @@ func (lu *LogicalUnit) clear(by *path, d *unit.Drain, code uint16) {
 		mode := others
 		if p.nexus == by.nexus {
 			mode = cancelSilent
+		} else {
+			p.cut(code)
 		}
 		if n := p.cancel(mode, d, everyTask); n > 0 && mode == cancelSilent && p.nexus != by.nexus && code != 0 {
 			p.attend(code)

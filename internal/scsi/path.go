@@ -19,7 +19,9 @@ type path struct {
 
 	mu         sync.Mutex // leaf: nothing is called with it held
 	closed     bool
-	tasks      *Task // list of tasks under way, newest first
+	tasks      *Task         // list of tasks under way, newest first
+	epoch      atomic.Uint32 // counts how often others have ended the tasks of the path; changed under mu
+	cutCode    uint16        // the unit attention of the last time, 0 for none
 	attentions []uint16
 	stats      unit.Stats
 	meter      unit.Meter
@@ -98,6 +100,16 @@ func (p *path) close(mode uint32, d *unit.Drain) {
 	own.Release()
 }
 
+// cut makes the end of the path's tasks, by another nexus, also that of those that have
+// arrived and are not executed yet, as their data is still on its way. code is the unit attention for them
+// where they end silently, 0 for none.
+func (p *path) cut(code uint16) {
+	p.mu.Lock()
+	p.cutCode = code
+	p.epoch.Add(1)
+	p.mu.Unlock()
+}
+
 func (p *path) isClosed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,6 +122,7 @@ func (p *path) Initiator() unit.Initiator { return p.nexus.cfg.Initiator }
 // AbortTasks ends the path's commands for PREEMPT AND ABORT (SPC-4 §5.13.11.2.6).
 func (p *path) AbortTasks(done func()) {
 	d := unit.NewDrain(func() { go done() })
+	p.cut(wire.CommandsClearedByOther)
 	n := p.cancel(p.lu.othersMode(), d, func(t *Task) bool { return t.CDB[0] != wire.OpPersistentOut })
 	if n > 0 && !p.lu.taskAbortedStatus() {
 		p.attend(wire.CommandsClearedByOther)

@@ -51,6 +51,8 @@ type Task struct {
 	State   any             // command-specific state that needs more
 
 	in        *block.Buffer
+	arrived   *path         // where the LUN led when DataOutLength was asked, nil where nobody asked
+	epoch     uint32        // and the epoch of that path
 	path      *path         // nil where the LUN has no unit
 	op        *operation    // what Command belongs to
 	cancelled atomic.Uint32 // a cancelMode

@@ -207,13 +207,20 @@ type Pending struct {
 // Start executes a command without waiting for it.
 func (n *Nexus) Start(lun uint16, attr scsi.TaskAttribute, cdb, out []byte) *Pending {
 	n.t.Helper()
+	p := n.Arrive(lun, attr, cdb, out)
+	n.Execute(p.Task)
+	return p
+}
+
+// Arrive is the part of Start before the data has come: Execute of the Task follows.
+func (n *Nexus) Arrive(lun uint16, attr scsi.TaskAttribute, cdb, out []byte) *Pending {
+	n.t.Helper()
 	p := &Pending{done: make(chan Result, 1)}
 	full := make([]byte, max(16, len(cdb)))
 	copy(full, cdb)
 	p.Task = &scsi.Task{LUN: wire.EncodeLUN(lun), Tag: n.tag.Add(1), CDB: full, Attr: attr, Owner: p}
 	want := n.DataOutLength(p.Task)
 	p.Task.DataOut = append([]byte(nil), out[:min(len(out), want)]...)
-	n.Execute(p.Task)
 	return p
 }
 
