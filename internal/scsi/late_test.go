@@ -105,3 +105,49 @@ func TestLateCommandRemapped(t *testing.T) {
 	}
 	wantGood(t, n.Do(0, writeCDB, make([]byte, 512)))
 }
+
+// TestReservationOutlivesCommands checks that the SCSI-2 reservation of a lost or unmapped nexus ends after
+// the commands that it was made for (SAM-5 §6.3.4, SPC-2 §5.5.1).
+func TestReservationOutlivesCommands(t *testing.T) {
+	for name, end := range map[string]func(b *scsitest.Bench, n *scsitest.Nexus){
+		"nexus loss": func(_ *scsitest.Bench, n *scsitest.Nexus) { n.Nexus.Close(func() {}) },
+		"unmapping":  func(b *scsitest.Bench, n *scsitest.Nexus) { n.SetLUNs(scsi.LUNMap{1: {LU: b.LUs[1]}}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, parked := parking(t, 2)
+			n, other := b.Nexus("a", 1), b.Nexus("b", 1)
+			r := &b.Units[0].Reservations
+			if err := r.ReserveUnit(n.Initiator()); err != nil {
+				t.Fatal(err)
+			}
+			n.Start(0, scsi.AttrSimple, parkCDB, nil)
+			task := <-parked
+			end(b, n)
+			if !r.Reserved(other.Initiator()) {
+				t.Error("the reservation ended before the command")
+			}
+			task.Finish(scsi.StatusGood)
+			if r.Reserved(other.Initiator()) {
+				t.Error("the reservation has not ended")
+			}
+		})
+	}
+}
+
+// TestReservationOfTwoLUNs checks that a SCSI-2 reservation stays for as long as a LUN of its nexus leads to the unit (SPC-2 §5.5.1).
+func TestReservationOfTwoLUNs(t *testing.T) {
+	b := scsitest.New(t, scsitest.Config{})
+	n, other := b.NewNexus("a", 1, scsi.LUNMap{0: {LU: b.LUs[0]}, 5: {LU: b.LUs[0]}}), b.Nexus("b", 1)
+	r := &b.Units[0].Reservations
+	if err := r.ReserveUnit(n.Initiator()); err != nil {
+		t.Fatal(err)
+	}
+	n.SetLUNs(scsi.LUNMap{5: {LU: b.LUs[0]}})
+	if !r.Reserved(other.Initiator()) {
+		t.Error("the reservation ended with one of two LUNs")
+	}
+	n.SetLUNs(scsi.LUNMap{})
+	if r.Reserved(other.Initiator()) {
+		t.Error("the reservation has not ended")
+	}
+}

@@ -192,7 +192,8 @@ func (n *Nexus) Visible(f func(lun uint16, m Mapping) bool) {
 }
 
 // SetLUNs replaces what the nexus sees, and raises REPORTED LUNS DATA HAS
-// CHANGED (3F/0E) where it differs. Commands under way on an unmapped unit end.
+// CHANGED (3F/0E) where it differs. Commands under way on an unmapped unit end, and then the
+// SCSI-2 reservation that the nexus has on it.
 func (n *Nexus) SetLUNs(m LUNMap) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -242,11 +243,25 @@ func (n *Nexus) setLocked(m LUNMap, code uint16) bool {
 			changed = changed || !mapped
 		case p != now:
 			changed = true
-			p.close(cancelGone, gone)
+			if sees(paths, p.lu) {
+				p.close(cancelGone, gone)
+			} else {
+				p.leave(cancelGone, gone)
+			}
 		}
 	}
 	gone.Release()
 	return changed
+}
+
+// sees reports whether a LUN leads to the unit.
+func sees(paths map[uint16]*path, lu *LogicalUnit) bool {
+	for _, p := range paths {
+		if p != nil && p.lu == lu {
+			return true
+		}
+	}
+	return false
 }
 
 // paths returns the paths of the nexus in order of their LUNs.
@@ -262,13 +277,12 @@ func (n *Nexus) paths() []*path {
 }
 
 // Close ends the nexus (I_T nexus loss, SAM-5 §6.3.4): its commands are
-// aborted, SCSI-2 reservations released, medium removal allowed. done is called when none
+// aborted, and then SCSI-2 reservations released. done is called when none
 // of its commands can reach a device any more.
 func (n *Nexus) Close(done func()) {
 	d := unit.NewDrain(done)
 	for _, p := range n.shut() {
-		p.close(cancelSilent, d)
-		p.lu.unit.Reservations.NexusLost(n.cfg.Initiator)
+		p.leave(cancelSilent, d)
 	}
 	d.Release()
 }

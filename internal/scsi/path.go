@@ -50,6 +50,18 @@ func (p *path) unlinkLocked(t *Task) {
 	t.prev, t.next = nil, nil
 }
 
+// leave is close, and the end of a SCSI-2 reservation that the nexus has on the unit: not before its
+// tasks have ended, so that none of them can change what the next holder sees.
+func (p *path) leave(mode uint32, d *unit.Drain) {
+	d.Hold()
+	own := unit.NewDrain(func() {
+		p.lu.unit.Reservations.NexusLost(p.nexus.cfg.Initiator)
+		d.Release()
+	})
+	p.close(mode, own)
+	own.Release()
+}
+
 // count returns the counts of the path's commands.
 func (p *path) count() unit.Stats {
 	p.mu.Lock()
