@@ -43,6 +43,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Now tells the time; nil stands for time.Now.
 	Now func() time.Time
+	// Memory is what the machine has for volumes of kind mem in bytes; 0 stands for all that the
+	// system tells of.
+	Memory uint64
 	// Retry is how long after the data plane has not taken over all of the configuration
 	// it is given it again; 30 s where 0.
 	Retry time.Duration
@@ -87,6 +90,9 @@ func Open(opts Options) (_ *Agent, err error) {
 		opts.Now = time.Now
 	}
 	opts.Retry = cmp.Or(opts.Retry, 30*time.Second)
+	if opts.Memory == 0 {
+		opts.Memory = machineMemory()
+	}
 	a := &Agent{
 		opts: opts, log: opts.Logger, started: opts.Now(),
 		env:      array.Env{Now: opts.Now, Random: rand.Reader},

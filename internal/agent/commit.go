@@ -26,6 +26,8 @@ type change struct {
 	// prepare makes backing stores, before the documents are written. It leaves
 	// nothing behind where it fails.
 	prepare func() (undo func() error, err error)
+	// check returns why prepare would fail, as far as that can be told without doing it.
+	check func() error
 	// drop is a pool whose directory goes with the change.
 	drop *array.PoolDocument
 	// alone keeps the change from sharing a write with others: the data plane
@@ -66,7 +68,7 @@ func (a *Agent) mutate(ctx context.Context, dryRun bool, plan func(*array.State)
 		return nil, err
 	}
 	if dryRun {
-		return plan(a.state.Load())
+		return a.rehearse(ctx, plan)
 	}
 	m := &mutation{plan: plan, done: make(chan struct{})}
 	q := &a.queue
@@ -83,6 +85,19 @@ func (a *Agent) mutate(ctx context.Context, dryRun bool, plan func(*array.State)
 	q.mu.Unlock()
 	<-m.done
 	return m.change, m.err
+}
+
+// rehearse plans a change and refuses what would be refused if it were made now, as far as that can
+// be told without making it.
+func (a *Agent) rehearse(ctx context.Context, plan func(*array.State) (*change, error)) (*change, error) {
+	if err := a.answers(ctx); err != nil {
+		return nil, nothingChanged(err)
+	}
+	c, err := plan(a.state.Load())
+	if err == nil && c.check != nil {
+		err = c.check()
+	}
+	return c, err
 }
 
 // work carries out what waits until nothing does.
@@ -182,10 +197,12 @@ func (a *Agent) ready() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("nothing was changed: %w", err)
+		return nothingChanged(err)
 	}
 	return nil
 }
+
+func nothingChanged(err error) error { return fmt.Errorf("nothing was changed: %w", err) }
 
 // answers returns an error where the data plane does not say soon that it is there.
 func (a *Agent) answers(ctx context.Context) error {

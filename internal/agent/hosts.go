@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -145,8 +146,12 @@ func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintel
 			return nil, err
 		}
 		next, now, plan, err := state.UpdateHost(old.Name, req.Msg.GetEtag(), func(into *array.Host) { *into = h })
+		if err != nil {
+			return nil, err
+		}
 		made = now
-		return &change{state: next, plan: plan}, err
+		plan.Warnings = append(plan.Warnings, s.sessionsEnd(ctx, old, func(p array.Protocol) bool { return old.Proof(p) != now.Proof(p) })...)
+		return &change{state: next, plan: plan}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -154,10 +159,38 @@ func (s hostService) UpdateHost(ctx context.Context, req *connect.Request[lintel
 	return connect.NewResponse(&lintelv1.UpdateHostResponse{Host: hostMessage(c.state, made, s.hostSessions(ctx)), Plan: planMessage(c.plan)}), nil
 }
 
+// sessionsEnd warns of a host's sessions that end with a change, by protocol. What is not known is not
+// told.
+func (a *Agent) sessionsEnd(ctx context.Context, h *array.Host, ends func(array.Protocol) bool) (warnings []string) {
+	if !ends(array.ISCSI) && !ends(array.NVMeTCP) {
+		return nil
+	}
+	sessions, err := a.plane.Sessions(ctx)
+	if err != nil {
+		return nil
+	}
+	counts := make(map[array.Protocol]int)
+	for _, s := range sessions {
+		if s.HostID == h.ID && ends(s.Protocol) {
+			counts[s.Protocol]++
+		}
+	}
+	for _, p := range []array.Protocol{array.ISCSI, array.NVMeTCP} {
+		if n := counts[p]; n > 0 {
+			warnings = append(warnings, fmt.Sprintf("sessions of host %s that end at once (%s): %d", h.Name, p, n))
+		}
+	}
+	return warnings
+}
+
 func (s hostService) DeleteHost(ctx context.Context, req *connect.Request[lintelv1.DeleteHostRequest]) (*connect.Response[lintelv1.DeleteHostResponse], error) {
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		next, _, plan, err := state.DeleteHost(req.Msg.GetName(), req.Msg.GetEtag(), req.Msg.GetForce())
-		return &change{state: next, plan: plan}, err
+		next, old, plan, err := state.DeleteHost(req.Msg.GetName(), req.Msg.GetEtag(), req.Msg.GetForce())
+		if err != nil {
+			return nil, err
+		}
+		plan.Warnings = append(plan.Warnings, s.sessionsEnd(ctx, old, func(array.Protocol) bool { return true })...)
+		return &change{state: next, plan: plan}, nil
 	})
 	if err != nil {
 		return nil, err

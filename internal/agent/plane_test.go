@@ -228,6 +228,7 @@ func (f *fakePlane) close() {
 // rig is an array with a fake data plane and clients of its API.
 type rig struct {
 	retry  time.Duration // of agent.Options
+	memory uint64        // of agent.Options
 	t      testing.TB
 	dir    string
 	agent  *agent.Agent
@@ -254,7 +255,7 @@ func newRig(t testing.TB) *rig {
 
 func (r *rig) start() {
 	r.t.Helper()
-	a, err := agent.Open(agent.Options{DataDir: r.dir, Version: "test", Retry: r.retry})
+	a, err := agent.Open(agent.Options{DataDir: r.dir, Version: "test", Retry: r.retry, Memory: r.memory})
 	if err != nil {
 		r.t.Fatal(err)
 	}

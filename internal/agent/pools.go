@@ -84,8 +84,9 @@ func (s poolService) CreatePool(ctx context.Context, req *connect.Request[lintel
 			return nil, err
 		}
 		made = p
-		return &change{state: next, plan: plan, prepare: func() (func() error, error) {
-			store, err := pool.Create(s.poolDir(p.Name), p, next.Document)
+		dir := s.poolDir(p.Name)
+		return &change{state: next, plan: plan, check: func() error { return pool.CheckNew(dir) }, prepare: func() (func() error, error) {
+			store, err := pool.Create(dir, p, next.Document)
 			if err != nil {
 				return nil, err
 			}

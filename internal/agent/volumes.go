@@ -160,15 +160,22 @@ func (s volumeService) CreateVolume(ctx context.Context, req *connect.Request[li
 		if err != nil {
 			return nil, err
 		}
+		if err := s.fitsMemory(next, v); err != nil {
+			return nil, err
+		}
 		made = v
 		_, p := next.VolumeByID(v.ID)
-		return &change{state: next, plan: plan, prepare: func() (func() error, error) {
-			store, err := s.Pool(p.ID)
-			if err != nil {
-				return nil, err
-			}
-			return func() error { return store.RemoveVolume(v.ID) }, store.CreateVolume(v)
-		}}, nil
+		store, err := s.Pool(p.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &change{
+			state: next, plan: plan,
+			check: func() error { return store.CheckRoom(v, v.Size) },
+			prepare: func() (func() error, error) {
+				return func() error { return store.RemoveVolume(v.ID) }, store.CreateVolume(v)
+			},
+		}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -192,7 +199,7 @@ func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[li
 	}
 	var made *array.Volume
 	c, err := s.mutate(ctx, req.Msg.GetDryRun(), func(state *array.State) (*change, error) {
-		old, _, err := state.Volume(req.Msg.GetName())
+		old, p, err := state.Volume(req.Msg.GetName())
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +238,12 @@ func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[li
 		made = now
 		c := &change{state: next, plan: plan}
 		if old.Thin && !now.Thin {
-			c.prepare = func() (func() error, error) { return nil, s.allocate(next, now) }
+			store, err := s.Pool(p.ID)
+			if err != nil {
+				return nil, err
+			}
+			c.check = func() error { return store.CheckRoom(now, now.Size) }
+			c.prepare = func() (func() error, error) { return nil, store.AllocateVolume(now) }
 		}
 		return c, nil
 	})
@@ -239,16 +251,6 @@ func (s volumeService) UpdateVolume(ctx context.Context, req *connect.Request[li
 		return nil, err
 	}
 	return connect.NewResponse(&lintelv1.UpdateVolumeResponse{Volume: s.volumeAs(ctx, c.state, made), Plan: planMessage(c.plan)}), nil
-}
-
-// allocate takes the space of a volume that becomes thick.
-func (a *Agent) allocate(state *array.State, v *array.Volume) error {
-	_, p := state.VolumeByID(v.ID)
-	store, err := a.Pool(p.ID)
-	if err != nil {
-		return err
-	}
-	return store.AllocateVolume(v)
 }
 
 func (a *Agent) inUse(ctx context.Context, v *array.Volume) (bool, error) {
@@ -267,15 +269,21 @@ func (s volumeService) ResizeVolume(ctx context.Context, req *connect.Request[li
 		if err != nil {
 			return nil, err
 		}
+		if v.Size > old.Size {
+			if err := s.fitsMemory(next, v); err != nil {
+				return nil, err
+			}
+		}
 		made = v
 		c := &change{state: next, plan: plan}
 		switch {
 		case v.Size > old.Size:
+			store, err := s.Pool(p.ID)
+			if err != nil {
+				return nil, err
+			}
+			c.check = func() error { return store.CheckRoom(old, v.Size) }
 			c.prepare = func() (func() error, error) {
-				store, err := s.Pool(p.ID)
-				if err != nil {
-					return nil, err
-				}
 				return func() error { return store.UngrowVolume(old) }, store.GrowVolume(old, v.Size)
 			}
 		case v.Size < old.Size:

@@ -73,6 +73,20 @@ func (s *State) CreateHost(env Env, spec Host) (*State, *Host, Plan, error) {
 	return state, &h, plan, nil
 }
 
+// Proof has what a host has to prove to log in: when it changes, the sessions that it has end.
+type Proof struct{ user, secret, mutualUser, mutualSecret, key, ctrlKey, tlsKey string }
+
+// String hides the secrets.
+func (Proof) String() string { return "what a host has to prove" }
+
+// Proof returns what the host has to prove over ISCSI or NVMeTCP.
+func (h *Host) Proof(p Protocol) Proof {
+	if p == ISCSI {
+		return Proof{user: h.CHAPUser, secret: h.CHAPSecret, mutualUser: h.MutualUser, mutualSecret: h.MutualSecret}
+	}
+	return Proof{key: h.DHCHAPKey, ctrlKey: h.DHCHAPCtrlKey, tlsKey: h.TLSKey}
+}
+
 // warnings tells what a host's terms leave open.
 func (h *Host) warnings() []string {
 	var list []string

@@ -195,8 +195,18 @@ func (s *State) UpdateVolume(env Env, name, etag string, inUse bool, edit func(*
 	if len(d.fields) == 0 {
 		return s, old, d.plan, nil
 	}
+	if old.Thin && !v.Thin {
+		d.plan.allocates(&v, p, v.Size)
+	}
 	state, nv, err := s.replaceVolume(p, old, v)
 	return state, nv, d.plan, err
+}
+
+// allocates adds the step that takes the space of a thick volume from its pool.
+func (p *Plan) allocates(v *Volume, from *PoolDocument, size uint64) {
+	if v.Kind == VolumeFile && !v.Thin {
+		p.Steps = append(p.Steps, fmt.Sprintf("allocate %s for volume %s in pool %s", FormatSize(size), v.Name, from.Name))
+	}
 }
 
 func (s *State) replaceVolume(p *PoolDocument, old *Volume, v Volume) (*State, *Volume, error) {
@@ -237,6 +247,9 @@ func (s *State) ResizeVolume(name, etag string, size uint64, shrink bool) (*Stat
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("the last %s of the data are destroyed", FormatSize(old.Size-v.Size)))
 	}
 	v.Truncate = v.Kind == VolumeFile && v.Size < old.Size
+	if v.Size > old.Size {
+		plan.allocates(&v, p, v.Size-old.Size)
+	}
 	plan.Steps = append(plan.Steps, fmt.Sprintf("resize volume %s from %s to %s", name, FormatSize(old.Size), FormatSize(v.Size)))
 	state, nv, err := s.replaceVolume(p, old, v)
 	return state, nv, plan, err

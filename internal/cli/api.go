@@ -84,6 +84,10 @@ func (a *app) report(dry bool, res planned, done string, args ...any) error {
 		a.say(done, args...)
 		return nil
 	}
+	if len(res.GetPlan().GetSteps()) == 0 {
+		a.say("Nothing was changed, and nothing would be without --dry-run: it is so already.")
+		return nil
+	}
 	a.say("Nothing was changed. Without --dry-run this would:")
 	for _, step := range res.GetPlan().GetSteps() {
 		a.say("  %s", step)

@@ -59,10 +59,10 @@ type Pool struct {
 // the array's document, and opens it. After a crash the pool is there whole or
 // not at all.
 func Create(dir string, doc *array.PoolDocument, arr *array.Document) (_ *Pool, err error) {
-	parent, name := filepath.Split(filepath.Clean(dir))
-	if _, err := os.Lstat(dir); err == nil {
-		return nil, array.Errorf(array.KindExists, "pool directory %s exists already", dir)
+	if err := checkFree(dir); err != nil {
+		return nil, err
 	}
+	parent, name := filepath.Split(filepath.Clean(dir))
 	staging := filepath.Join(parent, newPrefix+name)
 	if err := removeStaging(staging); err != nil {
 		return nil, err
@@ -82,6 +82,30 @@ func Create(dir string, doc *array.PoolDocument, arr *array.Document) (_ *Pool, 
 		return nil, err
 	}
 	return Open(dir)
+}
+
+// CheckNew returns why Create would not make a pool in dir, as far as that can be told without
+// trying.
+func CheckNew(dir string) error {
+	if err := checkFree(dir); err != nil {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	err := writable(parent)
+	if err == nil {
+		err = hasRoom(parent, areaSize)
+	}
+	if err != nil {
+		return fmt.Errorf("making pool %s: %w", filepath.Base(dir), err)
+	}
+	return nil
+}
+
+func checkFree(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return array.Errorf(array.KindExists, "pool directory %s exists already", dir)
+	}
+	return nil
 }
 
 // createMetadata makes a metadata file with the first version of the documents. Its space

@@ -69,15 +69,56 @@ func reserve(path string, size int64) error {
 		return err
 	}
 	var file unix.Stat_t
-	var below unix.Statfs_t
-	err = errors.Join(unix.Fstat(int(f.Fd()), &file), unix.Fstatfs(int(f.Fd()), &below))
-	if err == nil && size-file.Blocks*512 > int64(below.Bavail)*below.Bsize {
-		err = unix.ENOSPC
+	if err = unix.Fstat(int(f.Fd()), &file); err == nil {
+		err = hasRoom(path, size-file.Blocks*512)
 	}
 	if err == nil {
 		err = ignoringEINTR(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
 	}
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// CheckRoom returns why CreateVolume, AllocateVolume or GrowVolume would not give a volume that size,
+// as far as that can be told without trying.
+func (p *Pool) CheckRoom(v *array.Volume, size uint64) error {
+	if v.Kind != array.VolumeFile {
+		return nil
+	}
+	path := p.volumePath(v.ID)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); errors.Is(err, fs.ErrNotExist) {
+		path, st.Blocks = filepath.Dir(path), 0
+	}
+	if err := writable(path); err != nil {
+		return storeError(fmt.Errorf("volume %s: %w", v.Name, err))
+	}
+	if v.Thin {
+		return nil
+	}
+	if err := hasRoom(path, int64(size)-st.Blocks*512); err != nil {
+		return storeError(fmt.Errorf("volume %s: allocating %s: %w", v.Name, array.FormatSize(size), err))
+	}
+	return nil
+}
+
+// writable returns why this process cannot write to a file or directory.
+func writable(path string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return &fs.PathError{Op: "write to", Path: path, Err: err}
+	}
+	return nil
+}
+
+// hasRoom returns ENOSPC where so many bytes do not fit into the file system of path.
+func hasRoom(path string, size int64) error {
+	var below unix.Statfs_t
+	if err := ignoringEINTR(func() error { return unix.Statfs(path, &below) }); err != nil {
+		return err
+	}
+	if size > int64(below.Bavail)*below.Bsize {
+		return unix.ENOSPC
+	}
+	return nil
 }
 
 // RemoveVolume removes the backing store of a volume that is not in the pool's document
