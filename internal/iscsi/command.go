@@ -27,6 +27,11 @@ func (c *conn) beginCommand(b wire.BHS, ahs []byte, n int) (*task, []byte) {
 	}
 	t := c.newTask()
 	if t == nil {
+		if immediate {
+			c.mu.Lock()
+			c.immediates--
+			c.mu.Unlock()
+		}
 		c.reject(wire.ReasonNoResources, b)
 		return nil, nil
 	}

@@ -183,8 +183,7 @@ func (c *conn) logout(b wire.BHS) error {
 		}
 	}
 	if !immediate {
-		s.expCmdSN.CompareAndSwap(b.CmdSN(), b.CmdSN()+1)
-		s.maxCmdSN.Add(1)
+		s.pass(c, b.CmdSN())
 	}
 	c.mu.Lock()
 	c.putLocked(&wire.LogoutResponse{

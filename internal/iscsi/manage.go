@@ -15,6 +15,7 @@ type management struct {
 	refCmdSN  uint32
 	cmdSN     uint32
 	immediate bool
+	again     bool // ABORT TASK looks for its task once more
 }
 
 func (c *conn) taskManagement(b wire.BHS) error {
@@ -49,9 +50,15 @@ func (m *management) run() {
 
 // done takes the response of the nexus.
 func (m *management) done(r scsi.Response) {
-	plugged := m.function == scsi.AbortTask && r == scsi.TaskDoesNotExist && m.conn.session.plug(m)
-	if plugged {
+	missing := m.function == scsi.AbortTask && r == scsi.TaskDoesNotExist
+	plugged := missing && m.conn.session.plug(m)
+	switch {
+	case plugged:
 		r = scsi.FunctionComplete
+	case missing && !m.again && m.conn.session.multi.Load():
+		m.again = true // another connection may have brought it meanwhile
+		m.run()
+		return
 	}
 	m.respond(r)
 	if plugged {
@@ -133,6 +140,12 @@ func (s *session) abortGathering(m *management) bool {
 // (RFC 7143 §11.5.1 b).
 func (s *session) plug(m *management) bool {
 	s.mu.Lock()
+	if s.multi.Load() { // no command is between its turn and the nexus
+		for _, c := range s.conns {
+			c.exec.Lock()
+			defer c.exec.Unlock()
+		}
+	}
 	_, there := s.queue[m.refCmdSN]
 	ok := !there && s.inWindow(m.refCmdSN) && wire.Before(m.refCmdSN, m.cmdSN)
 	if ok {

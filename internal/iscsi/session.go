@@ -85,7 +85,8 @@ func (s *session) admit(c *conn, r request) {
 	if multi {
 		c.exec.Lock()
 	}
-	first := s.expCmdSN.CompareAndSwap(r.cmdSN, r.cmdSN+1)
+	// Where requests wait, one of them may have this CmdSN already.
+	first := (!multi || s.postponed.Load() == 0) && s.expCmdSN.CompareAndSwap(r.cmdSN, r.cmdSN+1)
 	if first {
 		r.start()
 	}
@@ -192,6 +193,19 @@ func (s *session) catchUp() {
 		s.mu.Unlock()
 		r.start()
 	}
+}
+
+// pass counts a request as received that was handled out of its turn.
+func (s *session) pass(c *conn, sn uint32) {
+	s.mu.Lock()
+	_, twice := s.queue[sn]
+	if !twice && s.inWindow(sn) {
+		s.queue[sn] = request{conn: c, cmdSN: sn}
+		s.postponed.Store(int32(len(s.queue)))
+		s.maxCmdSN.Add(1)
+	}
+	s.mu.Unlock()
+	s.catchUp()
 }
 
 // forget takes the postponed requests of a connection out of the queue; their
