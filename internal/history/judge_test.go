@@ -253,6 +253,10 @@ func TestMinimalHistory(t *testing.T) {
 			"1 1-2 w a; 2 3-4 r a; 2 5-6 w b; 1 6-7 f; 2 7-8 r b; 3 9-10 r a; 3 11-12 w c; 1 13-14 r c",
 			"1 1-2 w a; 2 5-6 w b; 3 9-10 r a",
 		},
+		{ // a stale read, while another one finds what is written after that
+			"1 1-2 w a; 2 3-4 w b; 3 5-20 r c; 4 5-20 c c d; 1 6-7 r a; 2 9-10 w c",
+			"1 1-2 w a; 2 3-4 w b; 1 6-7 r a",
+		},
 		{ // a lost flushed write
 			"1 1-2 w a; 2 3-4 w b; 1 5-6 f; 2 7-8 w c; 1 9-10 r c; 9 11-12 p; 1 13-14 r a",
 			"1 1-2 w a; 2 3-4 w b; 1 5-6 f; 9 11-12 p; 1 13-14 r a",

@@ -48,7 +48,9 @@ func prefix(h []Op, illegal func([]Op) bool) []Op {
 			if op.Call > t {
 				continue
 			}
-			if cut && op.Return > t && op.Kind != PowerCut {
+			// What a read finds may be written after t.
+			finds := op.Kind == Read || op.Kind == CompareAndWrite
+			if (cut || finds) && op.Return > t && op.Kind != PowerCut {
 				op.Outcome, op.Return = Unknown, Forever
 			}
 			p = append(p, op)
