@@ -45,21 +45,25 @@ func init() {
 
 // workload is what one host does. Its clients share the paths evenly.
 type workload struct {
+	Number    int // no other workload on its array has it
 	Host      string
 	Initiator string
 	Target    string
 	Portals   []string
 	LUN       uint16
-	First     uint32 // the number of its first client
 	Blocks    uint64
+	Mix       history.Mix
 	Dir       string        // for log, clock.json and the file stop, which ends it
 	Serve     string        // address to tell the time at
 	Ask       string        // address to ask for the time of the history's clock
 	Limit     time.Duration // after which it ends anyway
+	Cut       string        // a guest: all that it does is what cutPower does
+	Sweep     bool          // all that it does is to read each block once
 }
 
 const (
-	clientsOfPath = 2
+	contendedBlocks = 3
+	clientsOfPath   = 2
 	// answerTime is how long an operation waits for its answer. Then it is
 	// aborted, and its session given up where that has no answer either.
 	answerTime = time.Second
@@ -75,6 +79,14 @@ func (w *workload) run() error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.Limit)
+	defer cancel()
+	switch {
+	case w.Cut != "":
+		return w.cutPower(ctx, recorder)
+	case w.Sweep:
+		return w.sweep(ctx, recorder)
+	}
 	if w.Serve != "" {
 		l, err := net.Listen("tcp", w.Serve)
 		if err != nil {
@@ -86,8 +98,6 @@ func (w *workload) run() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), w.Limit)
-	defer cancel()
 	go func() {
 		defer cancel()
 		for ctx.Err() == nil {
@@ -99,18 +109,16 @@ func (w *workload) run() error {
 	}()
 	errs := make([]error, len(w.Portals))
 	var wg sync.WaitGroup
-	for i, portal := range w.Portals {
-		p, err := iscsi.Dial(ctx, portal, initiator.Options{
-			Initiator: w.Initiator, Target: w.Target, ISID: wire.ISID{0x80, 0, 0, 1, 0, byte(i)}, AbortTimeout: answerTime,
-		}, w.LUN)
+	for i := range w.Portals {
+		p, err := w.dial(ctx, i)
 		if err != nil {
 			return err
 		}
 		defer p.Drop()
-		first := w.First + uint32(i*clientsOfPath)
+		first := w.client(i * clientsOfPath)
 		wg.Go(func() {
 			errs[i] = history.Run(ctx, history.Config{
-				Recorder: recorder, FirstClient: first, Clients: clientsOfPath, Blocks: w.Blocks,
+				Recorder: recorder, FirstClient: first, Clients: clientsOfPath, Blocks: w.Blocks, Mix: w.Mix,
 				BlockSize: p.BlockSize(), Seed: uint64(first), Pause: 20 * time.Millisecond,
 			}, impatient{p})
 		})
@@ -127,6 +135,16 @@ func (w *workload) run() error {
 		return err
 	}
 	return os.WriteFile(path.Join(w.Dir, "clock.json"), text, 0o644)
+}
+
+// client returns the number that the i-th client of the workload has in a history.
+func (w *workload) client(i int) uint32 { return uint32(100*w.Number + i) }
+
+// dial returns the path through a portal.
+func (w *workload) dial(ctx context.Context, portal int) (*iscsi.Path, error) {
+	return iscsi.Dial(ctx, w.Portals[portal], initiator.Options{
+		Initiator: w.Initiator, Target: w.Target, ISID: wire.ISID{0x80, 0, 0, 1, byte(w.Number), byte(portal)}, AbortTimeout: answerTime,
+	}, w.LUN)
 }
 
 // impatient bounds the time of each operation.
@@ -203,59 +221,176 @@ func (w *workload) clock() (history.Clock, error) {
 	return history.Clock{Offset: -there.Offset, Error: there.Error}, err
 }
 
-// contended is an array on a guest whose volume two hosts use at the same time.
+// contended is an array on a guest whose volumes two hosts use at the same time.
 type contended struct {
 	*san
-	hosts [2]*lab.Machine
-	iqn   string
-	runs  int
+	hosts     [2]*lab.Machine // the time of a history is that of the first
+	iqn       string
+	workloads int // how many there were
 }
 
-// history runs the workload on both hosts, with what disturbs it, on a LUN that was
-// never written, and returns what they saw.
-func (c *contended) history(t *testing.T, lun uint16, disturb func(t *testing.T)) []history.Op {
+// newContended starts a lab with an array on a guest, a file system on a faulty disk below
+// it, and two hosts. The array has no volume.
+func newContended(t *testing.T, disks ...lab.DiskSpec) *contended {
 	t.Helper()
-	c.runs++
-	dir := fmt.Sprintf("/tmp/run-%d", c.runs)
+	c := &contended{san: &san{Lab: lab.New(t, lab.Topology{
+		Name:     "history",
+		Networks: []string{"san-a", "san-b"},
+		Guests:   []lab.GuestSpec{{Name: "head1", Role: "head"}, {Name: "host1", Role: "host"}, {Name: "host2", Role: "host"}},
+		Disks:    append([]lab.DiskSpec{{Name: "data", Size: 256 * lab.MiB, Guests: []string{"head1"}}}, disks...),
+	})}}
+	ctx := within(t, 4*time.Minute)
+	head := c.Machine("head1")
+	sh(t, head, "mkfs.ext4 -q /dev/lab/data")
+	c.mount(t, head)
+	var err error
+	c.array, err = head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
+	must(t, err)
+	c.showLog(t)
+	c.iqn = targetName(t, c.san)
+	program, err := os.Executable()
+	must(t, err)
+	for i, name := range []string{"host1", "host2"} {
+		c.hosts[i] = c.Machine(name)
+		c.lintel(t, "host", "create", name, "--iqn", c.hosts[i].IQN())
+		f, err := os.Open(program)
+		must(t, err)
+		err = c.hosts[i].WriteFile(ctx, "/tmp/workload", f, 0o755)
+		f.Close()
+		must(t, err)
+	}
+	return c
+}
+
+// mount makes the head's file system ready for the array, after each start of the head.
+// Its kernel writes what is dirty only when it is asked to.
+func (c *contended) mount(t *testing.T, head *lab.Machine) {
+	t.Helper()
+	var err error
+	c.disk, err = head.FaultyDisk(within(t, time.Minute), "/dev/lab/data", "data")
+	must(t, err)
+	sh(t, head, "sysctl -q vm.dirty_writeback_centisecs=0; mkdir -p /data; mount %s /data", c.disk.Path())
+}
+
+// shared makes a volume that both hosts see as the LUN.
+func (c *contended) shared(t *testing.T, name string, lun uint16, args ...string) {
+	t.Helper()
+	c.lintel(t, append([]string{"volume", "create", name, "--size", "16MiB"}, args...)...)
+	for _, h := range c.hosts {
+		c.lintel(t, "map", name, h.Name, "--lun", fmt.Sprint(lun))
+	}
+}
+
+// workload returns a new workload for a host.
+func (c *contended) workload(host int, lun uint16) workload {
+	c.workloads++
+	h := c.hosts[host]
+	return workload{
+		Number: c.workloads, Host: h.Name, Initiator: h.IQN(), Target: c.iqn, Portals: c.array.Portals, LUN: lun,
+		Blocks: contendedBlocks, Dir: fmt.Sprintf("/tmp/workload-%d", c.workloads), Limit: 10 * time.Minute,
+	}
+}
+
+// argv returns the command that is the workload.
+func (w *workload) argv(t *testing.T) []string {
+	t.Helper()
+	text, err := json.Marshal(w)
+	must(t, err)
+	return []string{"env", workloadVariable + "=" + string(text), "/tmp/workload"}
+}
+
+// start has both hosts run a workload, and waits until it does.
+func (c *contended) start(t *testing.T, lun uint16, mix history.Mix) []workload {
+	t.Helper()
+	var both []workload
 	for i, h := range c.hosts {
-		w := workload{
-			Host: h.Name, Initiator: h.IQN(), Target: c.iqn, Portals: c.array.Portals, LUN: lun,
-			First: uint32(100*i + 1), Blocks: 3, Dir: dir, Limit: 2 * time.Minute,
-		}
+		w := c.workload(i, lun)
+		w.Mix = mix
 		clock := c.hosts[0].Address(lab.Management) + ":7100"
 		if i == 0 {
 			w.Serve = clock
 		} else {
 			w.Ask = clock
 		}
-		text, err := json.Marshal(w)
-		must(t, err)
-		sh(t, h, "mkdir -p %s", dir)
-		must(t, h.Start(within(t, time.Minute), "workload", "env", workloadVariable+"="+string(text), "/tmp/workload"))
-		sh(t, h, "for i in $(seq 300); do [ $(stat -c %%s %s/log 2>/dev/null || echo 0) -gt 1000 ] && exit 0; sleep 0.1; done; cat /run/lab/workload.log; exit 1", dir)
+		sh(t, h, "mkdir %s", w.Dir)
+		must(t, h.Start(within(t, time.Minute), path.Base(w.Dir), w.argv(t)...))
+		c.answered(t, 10, w)
+		both = append(both, w)
 	}
-	disturb(t)
-	logs := make([]history.Log, len(c.hosts))
-	for i := len(c.hosts) - 1; i >= 0; i-- { // the first tells the others the time
-		h, ctx := c.hosts[i], within(t, time.Minute)
-		sh(t, h, "touch %s/stop", dir)
-		state, err := h.Wait(ctx, "workload")
+	return both
+}
+
+// answered waits until each client of the workloads has had another n answers.
+func (c *contended) answered(t *testing.T, n int, workloads ...workload) {
+	t.Helper()
+	ctx := within(t, 2*time.Minute)
+	for _, w := range workloads {
+		h := c.Machine(w.Host)
+		count := func() map[uint32]int {
+			answers := map[uint32]int{}
+			if text, err := h.ReadFile(ctx, w.Dir+"/log"); err == nil { // else it has not begun
+				l, _ := history.ReadLog(bytes.NewReader(text)) // its header may be incomplete
+				for _, op := range l.Ops {
+					if op.Outcome != history.Unknown {
+						answers[op.Client]++
+					}
+				}
+			}
+			return answers
+		}
+		begin := count()
+		for client := 0; client < len(w.Portals)*clientsOfPath; {
+			if id := w.client(client); count()[id] >= begin[id]+n {
+				client++
+				continue
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("client %d on %s gets no answers: %s", w.client(client), w.Host, sh(t, h, "cat /run/lab/%s.log", path.Base(w.Dir)))
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+	}
+}
+
+// end ends a workload and returns what the hosts saw.
+func (c *contended) end(t *testing.T, both []workload) []history.Log {
+	t.Helper()
+	logs := make([]history.Log, len(both))
+	for i := len(both) - 1; i >= 0; i-- { // the first tells the others the time
+		h, ctx, w := c.hosts[i], within(t, time.Minute), both[i]
+		sh(t, h, "touch %s/stop", w.Dir)
+		state, err := h.Wait(ctx, path.Base(w.Dir))
 		must(t, err)
 		if state.Code != 0 {
 			text, _ := h.ReadFile(ctx, state.Log)
 			t.Fatalf("the workload on %s ended with %d: %s", h.Name, state.Code, text)
 		}
-		text, err := h.ReadFile(ctx, dir+"/log")
-		must(t, err)
-		logs[i], err = history.ReadLog(bytes.NewReader(text))
-		must(t, err)
-		text, err = h.ReadFile(ctx, dir+"/clock.json")
+		logs[i] = readLog(t, h, w)
+		text, err := h.ReadFile(ctx, w.Dir+"/clock.json")
 		must(t, err)
 		must(t, json.Unmarshal(text, &logs[i].Clock))
 		t.Logf("%s: %d operations, clock %s off, known within %s", h.Name, len(logs[i].Ops),
 			time.Duration(logs[i].Clock.Offset), time.Duration(logs[i].Clock.Error))
 	}
-	ops, err := history.Merge(logs...)
+	return logs
+}
+
+func readLog(t *testing.T, h *lab.Machine, w workload) history.Log {
+	t.Helper()
+	text, err := h.ReadFile(within(t, time.Minute), w.Dir+"/log")
+	must(t, err)
+	l, err := history.ReadLog(bytes.NewReader(text))
+	must(t, err)
+	return l
+}
+
+// history runs the workload on both hosts, with what disturbs it, on a LUN that was
+// never written, and returns what they saw.
+func (c *contended) history(t *testing.T, lun uint16, disturb func(both []workload)) []history.Op {
+	t.Helper()
+	both := c.start(t, lun, history.DefaultMix)
+	disturb(both)
+	ops, err := history.Merge(c.end(t, both)...)
 	must(t, err)
 	return ops
 }
@@ -264,42 +399,14 @@ func (c *contended) history(t *testing.T, lun uint16, disturb func(t *testing.T)
 // blocks while their paths and the array's process fail (SBC-3 §5.2, RFC 7143 §6.3.5).
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
-	s := &san{Lab: lab.New(t, lab.Topology{
-		Name:     "history",
-		Networks: []string{"san-a", "san-b"},
-		Guests:   []lab.GuestSpec{{Name: "head1", Role: "head"}, {Name: "host1", Role: "host"}, {Name: "host2", Role: "host"}},
-		Disks: []lab.DiskSpec{
-			{Name: "data", Size: 256 * lab.MiB, Guests: []string{"head1"}},
-			{Name: "raw", Size: 16 * lab.MiB, Guests: []string{"head1"}},
-		},
-	})}
-	ctx := within(t, 4*time.Minute)
-	head := s.Machine("head1")
-	sh(t, head, "mkfs.ext4 -q /dev/lab/data; mkdir -p /data; mount /dev/lab/data /data")
-	faulty, err := head.FaultyDisk(ctx, "/dev/lab/raw", "raw")
+	c := newContended(t, lab.DiskSpec{Name: "raw", Size: 16 * lab.MiB, Guests: []string{"head1"}})
+	faulty, err := c.array.FaultyDisk(within(t, time.Minute), "/dev/lab/raw", "raw")
 	must(t, err)
-	s.array, err = head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
-	must(t, err)
-	s.showLog(t)
-	s.lintel(t, "volume", "create", "sound", "--size", "16MiB")
-	s.lintel(t, "volume", "create", "cheat", "--size", "16MiB", "--kind", "disk", "--path", faulty.Path())
-	c := &contended{san: s, iqn: targetName(t, s)}
-	program, err := os.Executable()
-	must(t, err)
-	for i, name := range []string{"host1", "host2"} {
-		c.hosts[i] = s.Machine(name)
-		s.lintel(t, "host", "create", name, "--iqn", c.hosts[i].IQN())
-		s.lintel(t, "map", "sound", name, "--lun", "1")
-		s.lintel(t, "map", "cheat", name, "--lun", "2")
-		f, err := os.Open(program)
-		must(t, err)
-		err = c.hosts[i].WriteFile(ctx, "/tmp/workload", f, 0o755)
-		f.Close()
-		must(t, err)
-	}
+	c.shared(t, "sound", 1)
+	c.shared(t, "cheat", 2, "--kind", "disk", "--path", faulty.Path())
 
 	t.Run("an array whose paths fail is accepted", func(t *testing.T) {
-		ops := c.history(t, 1, func(t *testing.T) { disturbPaths(t, c) })
+		ops := c.history(t, 1, func([]workload) { disturbPaths(t, c) })
 		count := map[string]int{}
 		for _, op := range ops {
 			count[op.Kind.String()+": "+op.Outcome.String()]++
@@ -313,10 +420,9 @@ func TestLinearizable(t *testing.T) {
 		must(t, history.Check(ops, time.Minute))
 	})
 	t.Run("an array whose disk forgets writes is rejected", func(t *testing.T) {
-		ops := c.history(t, 2, func(t *testing.T) {
-			time.Sleep(time.Second)
+		ops := c.history(t, 2, func(both []workload) {
 			must(t, faulty.DropWrites(within(t, time.Minute)))
-			time.Sleep(time.Second)
+			c.answered(t, 50, both...)
 		})
 		err := history.Check(ops, time.Minute)
 		violation, ok := errors.AsType[*history.Violation](err)
