@@ -195,7 +195,7 @@ func TestSense(t *testing.T) {
 	if err != nil || r.Status != 2 || r.Residual != -77 || !bytes.Equal(r.Sense, sense) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if want := "SCSI status 0x02, sense 5/24/00"; r.Err().Error() != want {
+	if want := "SCSI status 0x02 CHECK CONDITION: ILLEGAL REQUEST, INVALID FIELD IN CDB (5/24/00)"; r.Err().Error() != want {
 		t.Errorf("error %q, want %q", r.Err(), want)
 	}
 	var failure *iscsi.ResponseError

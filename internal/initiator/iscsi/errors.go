@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	wire "lintel.io/lintel/internal/wire/iscsi"
+	"lintel.io/lintel/internal/wire/scsi"
 )
 
 var (
@@ -57,11 +58,26 @@ type StatusError struct {
 	Sense  []byte
 }
 
+// statusNames are the statuses for people (SAM-5 §5.3.1).
+var statusNames = map[uint8]string{
+	0x02: "CHECK CONDITION",
+	0x04: "CONDITION MET",
+	0x08: "BUSY",
+	0x18: "RESERVATION CONFLICT",
+	0x28: "TASK SET FULL",
+	0x30: "ACA ACTIVE",
+	0x40: "TASK ABORTED",
+}
+
 func (e *StatusError) Error() string {
-	if key, code := SenseCode(e.Sense); len(e.Sense) > 0 {
-		return fmt.Sprintf("SCSI status %#02x, sense %x/%02x/%02x", e.Status, key, code>>8, code&0xff)
+	text := fmt.Sprintf("SCSI status %#02x", e.Status)
+	if name := statusNames[e.Status]; name != "" {
+		text += " " + name
 	}
-	return fmt.Sprintf("SCSI status %#02x", e.Status)
+	if sense, err := scsi.ParseSense(e.Sense); err == nil {
+		text += ": " + sense.String()
+	}
+	return text
 }
 
 // SenseCode returns the sense key and the additional sense code with its
