@@ -19,6 +19,7 @@ const (
 // fuse looks at a command in its order of arrival: the halves of a pair follow each
 // other directly.
 func (q *Queue) fuse(r *Request) {
+	q.ahead = r.SQE.Fuse() == wire.FuseFirst
 	q.mu.Lock()
 	first := q.first
 	q.first = nil

@@ -231,3 +231,25 @@ func TestFusedAbortedEarly(t *testing.T) {
 
 	pairRun{io.Start(first), io.Start(second)}.want(t, 0, 0)
 }
+
+// TestFusedAbortedMeanwhile checks that a waiting first half may be aborted while the next command arrives (NVMe Base
+// 2.0 §3.4.2, §5.1).
+func TestFusedAbortedMeanwhile(t *testing.T) {
+	a := New(t, Config{}).Attach("a")
+	first, _ := pair(0, fill(512, 0), fill(512, 0))
+	for range 50 {
+		c := a.IO.Start(first)
+		aborted := make(chan struct{})
+		go func() {
+			defer close(aborted)
+			cmd := Command{Opcode: wire.AdminAbort}
+			cmd.CDW[0] = 1 | uint32(c.CID)<<16
+			a.Admin.Do(cmd)
+		}()
+		a.IO.Good(Read(1, 0, 1, 512))
+		<-aborted
+		if s := c.Wait().Status; s != wire.AbortRequested && s != wire.AbortedMissingFused.DNR() {
+			t.Errorf("first half: %s", s)
+		}
+	}
+}

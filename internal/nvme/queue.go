@@ -41,6 +41,7 @@ type Queue struct {
 	cfg    QueueConfig
 	lane   unit.Lane
 	passed atomic.Bool // authentication, or none is demanded
+	ahead  bool        // the command before was a first half; of DataOutLength alone
 
 	mu         sync.Mutex // leaf
 	ctrl       *Controller
@@ -96,7 +97,7 @@ func (q *Queue) DataOutLength(r *Request) int {
 	r.Refuse, r.length = wire.Success, 0
 	r.fused, r.fusing = nil, fuseNone
 	e := r.SQE
-	if e.Fuse() != wire.FuseNone || q.first != nil {
+	if e.Fuse() != wire.FuseNone || q.ahead {
 		q.fuse(r)
 	}
 	if r.Refuse != 0 {
