@@ -170,6 +170,8 @@ func (c *Controller) join(r *Request, n connect, a *authentication) wire.Status 
 		return wire.ConnectControllerBusy
 	case c.ending:
 		return r.misfit(true, connectCNTLID)
+	case id != 0 && c.config&(wire.CCEnable|wire.CCShutdownMask) != wire.CCEnable: // its I/O queues have been ended
+		return wire.CommandSequenceError
 	case c.queues[id] != nil: // perhaps of a connection whose loss is yet to be seen
 		return wire.CommandSequenceError
 	}

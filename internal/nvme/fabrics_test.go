@@ -271,11 +271,14 @@ func TestReset(t *testing.T) {
 	a := b.Attach("a")
 	aer := a.Admin.Start(Command{Opcode: wire.AdminAsyncEvent})
 	dev.holdBack()
+	defer dev.resume()
 	w := a.IO.Start(Write(1, 0, fill(512, 1), 512))
 	a.Admin.Good(PropertySet(wire.PropertyCC, 0))
 	if a.Admin.Good(PropertyGet(wire.PropertyCSTS, 4)).Result[0] != wire.CSTSReady {
 		t.Error("not ready while a write can still reach the device")
 	}
+	io := Connect{Host: a.Host, QueueID: 2, Controller: a.ID}.Command()
+	b.Dial().Fails(io, wire.CommandSequenceError) // its writes would outlast the reset
 	dev.resume()
 	if r := w.Wait(); r.Status != wire.AbortedSQDeletion {
 		t.Errorf("the write ended with %s", r.Status)
@@ -290,6 +293,9 @@ func TestReset(t *testing.T) {
 	a.Admin.Good(PropertySet(wire.PropertyCC, Enabled))
 	a.IO = a.Queue(1)
 	a.IO.Good(Read(1, 0, 1, 512))
+	a.Admin.Good(PropertySet(wire.PropertyCC, Enabled|wire.CCShutdownNormal))
+	<-a.IO.Ended()
+	b.Dial().Fails(io, wire.CommandSequenceError) // there is no I/O before a reset
 }
 
 // TestKeepAlive checks the keep alive timer (NVMe Base 2.0 §3.9).
