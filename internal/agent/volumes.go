@@ -126,7 +126,7 @@ func newVolume(spec *lintelv1.VolumeSpec) (array.Volume, error) {
 	if kind != array.VolumeDisk {
 		return v, nil
 	}
-	size, err := pool.DiskSize(v.Path)
+	size, identity, err := pool.ProbeDisk(v.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return none, array.Errorf(array.KindInvalid, "path: %w", err)
@@ -137,7 +137,7 @@ func newVolume(spec *lintelv1.VolumeSpec) (array.Volume, error) {
 	case v.Size != 0 && v.Size != size:
 		return none, array.Errorf(array.KindInvalid, "size_bytes: the device has %d bytes and is used whole; leave the size out", size)
 	}
-	v.Size = size
+	v.Size, v.Disk = size, identity
 	return v, nil
 }
 

@@ -286,7 +286,9 @@ type Volume struct {
 	Name string     `json:"name"`
 	Kind VolumeKind `json:"kind"`
 	Path string     `json:"path,omitempty"` // of the device, for VolumeDisk
-	Size uint64     `json:"size"`           // bytes; for VolumeDisk what the device had when it was added
+	// Disk tells the disk at Path from all others (block.DiskIdentity), empty where it does not tell.
+	Disk string `json:"disk,omitempty"`
+	Size uint64 `json:"size"` // bytes; for VolumeDisk what the device had when it was added
 	// Truncate says that the backing may be longer than Size because the
 	// volume was made smaller; what lies beyond is to be cut off.
 	Truncate bool `json:"truncate,omitempty"`

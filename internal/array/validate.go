@@ -253,7 +253,7 @@ func (v *Volume) validate(p *PoolDocument) error {
 	}
 	switch v.Kind {
 	case VolumeFile, VolumeNull, VolumeMem:
-		if v.Path != "" {
+		if v.Path != "" || v.Disk != "" {
 			return fail("path is for kind disk only")
 		}
 		if v.Size%p.Extent != 0 {

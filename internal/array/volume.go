@@ -162,7 +162,7 @@ func (s *State) UpdateVolume(env Env, name, etag string, inUse bool, edit func(*
 	if err := s.completeIdentity(env, &v); err != nil {
 		return nil, nil, plan, err
 	}
-	if v.Kind != old.Kind || v.Path != old.Path || v.BlockSize != old.BlockSize || v.Size != old.Size {
+	if v.Kind != old.Kind || v.Path != old.Path || v.Disk != old.Disk || v.BlockSize != old.BlockSize || v.Size != old.Size {
 		return nil, nil, plan, Errorf(KindInvalid, "volume %s: pool, kind, path, block size and size cannot be set; make another volume, or resize", name)
 	}
 	if v.Name != old.Name {

@@ -9,6 +9,9 @@ var (
 	// ErrInUse is returned by OpenFile and OpenDisk while another process, or
 	// this one, has the device open.
 	ErrInUse = errors.New("in use by another open")
+	// ErrOtherDisk is returned by OpenDisk where the path leads to another disk than was asked for, or to
+	// one that does not tell which one it is.
+	ErrOtherDisk = errors.New("it is another disk than before, or does not tell which one it is")
 	// ErrUnaligned is the cause of a KindRange error for a request that is
 	// not made of whole blocks of Info.BlockSize.
 	ErrUnaligned = errors.New("not a multiple of the block size")

@@ -1,9 +1,11 @@
 package block
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +15,9 @@ import (
 type DiskOptions struct {
 	// ReadOnly opens for reading alone.
 	ReadOnly bool
+	// Identity is that of the disk (DiskIdentity), where it is known: another one is refused with
+	// ErrOtherDisk.
+	Identity string
 }
 
 // A disk device is a block device, used past the page cache (O_DIRECT).
@@ -22,7 +27,7 @@ type disk struct {
 	open func(exclusive bool) (*opened, error)
 	// capacity asks a descriptor for the size in bytes.
 	capacity func(fd int) (int64, error)
-	// identity is that of the disk that was opened first, empty where it does not tell.
+	// identity is that of the disk that was to be opened, or was opened first, empty where it does not tell.
 	identity string
 }
 
@@ -36,7 +41,7 @@ var (
 // the device is mounted, part of an array or volume group, or open here. It
 // never uses the page cache.
 func OpenDisk(path string, opts DiskOptions) (Device, error) {
-	d, err := newDisk(path, diskCapacity, func(exclusive bool) (*opened, error) { return openBlockDevice(path, opts, exclusive) })
+	d, err := newDisk(path, opts.Identity, diskCapacity, func(exclusive bool) (*opened, error) { return openBlockDevice(path, opts, exclusive) })
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", path, err)
 	}
@@ -75,7 +80,7 @@ func openBlockDevice(path string, opts DiskOptions, exclusive bool) (_ *opened, 
 		return nil, err
 	}
 	o.info = queueInfo("/sys", o.id.Rdev)
-	o.disk = openSysBlock("/sys", o.id.Rdev).identity()
+	o.disk = openSysBlock("/sys", o.id.Rdev).identities()
 	o.info.ReadOnly = opts.ReadOnly
 	if o.info.BlockSize, err = unix.IoctlGetInt(o.fd, unix.BLKSSZGET); err != nil {
 		return nil, fmt.Errorf("logical block size: %w", err)
@@ -86,15 +91,18 @@ func openBlockDevice(path string, opts DiskOptions, exclusive bool) (_ *opened, 
 	return o, nil
 }
 
-// newDisk makes a device of what open returns, which is open with O_DIRECT.
-func newDisk(path string, capacity func(fd int) (int64, error), open func(exclusive bool) (*opened, error)) (*disk, error) {
+// newDisk makes a device of what open returns, which is open with O_DIRECT. identity is as in DiskOptions.
+func newDisk(path, identity string, capacity func(fd int) (int64, error), open func(exclusive bool) (*opened, error)) (*disk, error) {
 	d := &disk{open: open, capacity: capacity}
 	o, size, err := d.probe(true)
 	if err != nil {
 		return nil, err
 	}
+	if identity != "" && !slices.Contains(o.disk, identity) {
+		return nil, errors.Join(fmt.Errorf("%w: now %q, before %q", ErrOtherDisk, best(o.disk), identity), unix.Close(o.fd))
+	}
 	d.init(o, path, size)
-	d.identity = o.disk
+	d.identity = cmp.Or(identity, best(o.disk))
 	d.atEnd = func(off int64) *Error {
 		// The kernel sets the capacity of a removed disk to zero.
 		return &Error{Op: Read, Kind: KindGone, Off: off, Err: fmt.Errorf("%s has shrunk or was removed", path)}

@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +11,9 @@ import (
 
 // NewTestDisk makes a disk device of a regular file opened with O_DIRECT: what
 // it shares with a block device is all but the geometry. Its identity is in path.wwid, if that is there.
-func NewTestDisk(path string, blockSize int) (Device, error) {
+func NewTestDisk(path string, blockSize int) (Device, error) { return newTestDisk(path, "", blockSize) }
+
+func newTestDisk(path, identity string, blockSize int) (Device, error) {
 	open := func(exclusive bool) (_ *opened, err error) {
 		o := &opened{claimed: exclusive, info: Info{BlockSize: blockSize, PhysicalBlockSize: 4096, Discard: true, Volatile: true}}
 		if o.fd, err = unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0); err != nil {
@@ -22,13 +25,13 @@ func NewTestDisk(path string, blockSize int) (Device, error) {
 		if err != nil {
 			return nil, errors.Join(err, unix.Close(o.fd))
 		}
-		o.id.Rdev, o.disk = o.id.Ino, "the disk"
+		o.id.Rdev, o.disk = o.id.Ino, []string{"the disk", "its other name"}
 		if id, err := os.ReadFile(path + ".wwid"); err == nil {
-			o.disk = string(id)
+			o.disk = strings.Fields(string(id))
 		}
 		return o, nil
 	}
-	return newDisk(path, func(fd int) (int64, error) {
+	return newDisk(path, identity, func(fd int) (int64, error) {
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
 		return st.Size, err

@@ -57,12 +57,16 @@ func TestQueueInfo(t *testing.T) {
 	}
 	attrs("8:1", map[string]string{"wwid": "naa.5000c500a1b2c3d4"})
 	attrs("8:2", map[string]string{"partition": "1"})
-	whole, partition := openSysBlock(sysfs, unix.Mkdev(8, 1)).identity(), openSysBlock(sysfs, unix.Mkdev(8, 2)).identity()
+	whole, partition := best(openSysBlock(sysfs, unix.Mkdev(8, 1)).identities()), best(openSysBlock(sysfs, unix.Mkdev(8, 2)).identities())
 	if !strings.Contains(whole, "naa.5000c500a1b2c3d4") || !strings.Contains(partition, "naa.5000c500a1b2c3d4") || whole == partition {
 		t.Errorf("identities %q of a disk and %q of its partition", whole, partition)
 	}
-	if id := openSysBlock(sysfs, unix.Mkdev(8, 0)).identity(); id != "" {
-		t.Errorf("identity %q of a disk that does not tell", id)
+	if ids := openSysBlock(sysfs, unix.Mkdev(8, 0)).identities(); len(ids) != 0 {
+		t.Errorf("identities %q of a disk that does not tell", ids)
+	}
+	attrs("8:1", map[string]string{"serial": "47\x0011\xff", "wwid": ""})
+	if id := best(openSysBlock(sysfs, unix.Mkdev(8, 1)).identities()); id != "serial 47?11?" {
+		t.Errorf("identity %q of a disk that tells its serial number", id)
 	}
 	if got := queueInfo(sysfs, unix.Mkdev(8, 2)); !got.Discard || got.DiscardGranularity != 65536 {
 		t.Errorf("a partition does not get its disk's facts: %+v", got)
@@ -83,7 +87,7 @@ func TestDiskCapacityOfAFile(t *testing.T) {
 		fd, err := unix.Dup(fd)
 		return &opened{fd: fd, info: Info{BlockSize: 512}}, err
 	}
-	if _, err := newDisk("x", diskCapacity, dup); err == nil {
+	if _, err := newDisk("x", "", diskCapacity, dup); err == nil {
 		t.Error("a disk without a capacity was opened")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,7 +13,7 @@ import (
 type opened struct {
 	fd      int
 	id      unix.Stat_t
-	disk    string // identity of a block device, empty where it does not tell
+	disk    []string // identities of a block device, the best first, none where it does not tell
 	info    Info
 	claimed bool // fd itself keeps others from opening the same
 }
@@ -49,9 +50,9 @@ func (d *disk) Reopen(ctx context.Context, done func()) error {
 					err = errors.Join(ErrInUse, unix.Close(o.fd))
 				}
 			}
-			if err == nil && o.claimed && (o.disk == "" || o.disk != d.identity) {
+			if err == nil && o.claimed && !slices.Contains(o.disk, d.identity) {
 				// The path of a disk that has gone may lead to another one that hosts know nothing of.
-				err = errors.Join(errors.New("it is another disk than before, or does not tell which one it is: restart the array to use it"), unix.Close(o.fd))
+				err = errors.Join(ErrOtherDisk, unix.Close(o.fd))
 			}
 			if err == nil && size < d.size.Load() {
 				err = errors.Join(fmt.Errorf("it has %d bytes, not %d", size, d.size.Load()), unix.Close(o.fd))

@@ -484,7 +484,7 @@ func TestReopenOfAnotherDisk(t *testing.T) {
 	want(t, "write", do(dev, Request{Op: Write, Data: data}))
 	want(t, "rename", os.Rename(path, path+".old"))
 	want(t, "create", os.WriteFile(path, bytes.Repeat(block4K(9), 512), 0o600))
-	for _, id := range []string{"another disk", ""} {
+	for _, id := range []string{"another-disk", ""} {
 		want(t, "identity", os.WriteFile(path+".wwid", []byte(id), 0o600))
 		if _, err := reopen(dev); err == nil || !strings.Contains(err.Error(), "another disk") {
 			t.Errorf("reopen of %q: %v", id, err)
@@ -496,4 +496,34 @@ func TestReopenOfAnotherDisk(t *testing.T) {
 	}
 	want(t, "identity", os.Remove(path+".wwid"))
 	wantReopen(t, dev)
+}
+
+// A path that leads to another disk after a restart is refused.
+func TestOpenOfAnotherDisk(t *testing.T) {
+	path := newTestFile(t)
+	for _, c := range []struct {
+		identity, is string
+		ok           bool
+	}{
+		{"", "a", true}, // of a time when it was not kept, or when it did not tell
+		{"a", "a", true},
+		{"a", "b a", true}, // it tells more than before
+		{"a", "b", false},
+		{"a", "", false},
+	} {
+		want(t, "identity", os.WriteFile(path+".wwid", []byte(c.is), 0o600))
+		dev, err := newTestDisk(path, c.identity, 512)
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrOtherDisk) {
+			t.Errorf("open of %q as %q: %v", c.is, c.identity, err)
+		}
+		if err == nil {
+			want(t, "close", dev.Close())
+		}
+	}
+	if _, err := DiskIdentity(path + ".none"); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("identity of a missing disk: %v", err)
+	}
+	if id, err := DiskIdentity(path); id != "" || err != nil {
+		t.Errorf("identity %q of what is no disk: %v", id, err)
+	}
 }

@@ -37,17 +37,44 @@ func (s sysBlock) attr(path ...string) string { return readAttr(s.disk, path...)
 // number returns a numeric attribute of the disk, 0 where there is none.
 func (s sysBlock) number(path ...string) int64 { return parseAttr(s.attr(path...)) }
 
-// identity tells one disk, or partition of one, from all others, also when it comes back under another
-// number; empty where the disk does not tell.
-func (s sysBlock) identity() string {
+// identities are what tells one disk, or partition of one, from all others, also when it comes back under
+// another number: the best first, none where the disk does not tell.
+func (s sysBlock) identities() []string {
+	var list []string
 	for _, path := range [][]string{
 		{"wwid"}, {"device", "wwid"}, {"dm", "uuid"}, {"md", "uuid"}, {"serial"}, {"device", "serial"},
 	} {
 		if id := s.attr(path...); id != "" {
-			return filepath.Join(path...) + " " + id + " " + readAttr(s.dir, "partition")
+			id = filepath.Join(path...) + " " + id + " " + readAttr(s.dir, "partition")
+			list = append(list, strings.TrimSpace(strings.Map(printable, id)))
 		}
 	}
-	return ""
+	return list
+}
+
+// printable keeps an identity the same when it is stored as text, whatever bytes the disk tells.
+func printable(r rune) rune {
+	if r < ' ' || r > '~' {
+		return '?'
+	}
+	return r
+}
+
+// DiskIdentity returns what tells the block device at path from all others, also after a restart, in
+// printable ASCII; empty where it does not tell.
+func DiskIdentity(path string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("identity of disk %s: %w", path, err)
+	}
+	return best(openSysBlock("/sys", st.Rdev).identities()), nil
+}
+
+func best(identities []string) string {
+	if len(identities) == 0 {
+		return ""
+	}
+	return identities[0]
 }
 
 // physical returns the physical block size in bytes, 0 where that is unknown or the

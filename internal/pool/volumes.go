@@ -219,7 +219,7 @@ func (d *Data) OpenVolume(v *array.Volume) (block.Device, error) {
 	case array.VolumeMem:
 		return block.NewMem(int64(v.Size)), nil
 	case array.VolumeDisk:
-		return openDisk(v)
+		return openDisk(v, block.OpenDisk)
 	case array.VolumeFile:
 	default:
 		return nil, fmt.Errorf("volume %s has the unknown kind %q", v.Name, v.Kind)
@@ -237,13 +237,25 @@ func (d *Data) OpenVolume(v *array.Volume) (block.Device, error) {
 }
 
 // openDisk opens the device of a disk volume, for reading alone only where it does
-// not take writes: whether initiators may write can change while it is open.
-func openDisk(v *array.Volume) (block.Device, error) {
-	d, err := block.OpenDisk(v.Path, block.DiskOptions{})
+// not take writes: whether initiators may write can change while it is open. Names such as
+// /dev/sdb lead to other disks after a restart, of which hosts know nothing.
+func openDisk(v *array.Volume, open func(string, block.DiskOptions) (block.Device, error)) (block.Device, error) {
+	options := block.DiskOptions{Identity: v.Disk}
+	d, err := open(v.Path, options)
 	if v.ReadOnly && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
-		return block.OpenDisk(v.Path, block.DiskOptions{ReadOnly: true})
+		options.ReadOnly = true
+		d, err = open(v.Path, options)
 	}
-	return d, err
+	switch {
+	case errors.Is(err, block.ErrOtherDisk):
+		return nil, fmt.Errorf("%w; bring the disk of volume %s back under this path; or, if this one is to take its place, "+
+			"delete the volume, which leaves the disk as it is, and create it again with the same identity", err, v.Name)
+	case err != nil:
+		return nil, err
+	case d.Size() < int64(v.Size):
+		return nil, errors.Join(fmt.Errorf("disk %s of volume %s has %d bytes instead of %d: the rest is lost, or it is another disk", v.Path, v.Name, d.Size(), v.Size), d.Close())
+	}
+	return d, nil
 }
 
 // fitBacking checks that a backing file has the size of its volume, or is longer where the document
@@ -285,11 +297,13 @@ func emptyFrom(path string, off int64) (bool, error) {
 	return false, err
 }
 
-// DiskSize returns the capacity in bytes of a block device that can be used as a volume.
-func DiskSize(path string) (uint64, error) {
+// ProbeDisk returns the capacity in bytes of a block device that can be used as a volume, and what
+// tells it from others, empty where it does not.
+func ProbeDisk(path string) (size uint64, identity string, err error) {
 	d, err := block.OpenDisk(path, block.DiskOptions{ReadOnly: true})
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	return uint64(d.Size()), d.Close()
+	identity, err = block.DiskIdentity(path)
+	return uint64(d.Size()), identity, errors.Join(err, d.Close())
 }

@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/unit"
 )
 
@@ -66,7 +68,7 @@ func TestVolumeKinds(t *testing.T) {
 			t.Errorf("%s was opened", v.Name)
 		}
 	}
-	if _, err := DiskSize("/dev/null"); err == nil {
+	if _, _, err := ProbeDisk("/dev/null"); err == nil {
 		t.Error("/dev/null was taken for a disk")
 	}
 	f.close()
@@ -243,5 +245,38 @@ func TestDeleteIsFinishedLater(t *testing.T) {
 	f.problems()
 	if err := f.pool.RemoveVolume(v.ID); err != nil {
 		t.Errorf("not idempotent: %v", err)
+	}
+}
+
+// A disk volume is opened on the disk of which it was made, and on no smaller one.
+func TestOpenDiskVolume(t *testing.T) {
+	v := &array.Volume{Name: "raw1", Kind: array.VolumeDisk, Path: "/dev/sdb", Disk: "wwid naa.5000c500a1b2c3d4", Size: 4 * array.MiB, ReadOnly: true}
+	var asked []block.DiskOptions
+	opens := func(size int64, errs ...error) func(string, block.DiskOptions) (block.Device, error) {
+		asked = nil
+		return func(path string, o block.DiskOptions) (block.Device, error) {
+			asked = append(asked, o)
+			if path != v.Path {
+				t.Errorf("%s was opened", path)
+			}
+			if n := len(asked); n <= len(errs) {
+				return nil, errs[n-1]
+			}
+			return block.NewMem(size), nil
+		}
+	}
+	for _, size := range []int64{4 * array.MiB, 8 * array.MiB} {
+		if d, err := openDisk(v, opens(size)); err != nil || d.Size() != size || !slices.Equal(asked, []block.DiskOptions{{Identity: v.Disk}}) {
+			t.Errorf("a disk of %d bytes: %+v, %v", size, asked, err)
+		}
+	}
+	if _, err := openDisk(v, opens(4*array.MiB, unix.EROFS)); err != nil || !slices.Equal(asked, []block.DiskOptions{{Identity: v.Disk}, {Identity: v.Disk, ReadOnly: true}}) {
+		t.Errorf("a disk that is read-only: %+v, %v", asked, err)
+	}
+	if _, err := openDisk(v, opens(4*array.MiB-512)); err == nil || !strings.Contains(err.Error(), "the rest is lost") {
+		t.Errorf("a smaller disk: %v", err)
+	}
+	if _, err := openDisk(v, opens(4*array.MiB, block.ErrOtherDisk)); !errors.Is(err, block.ErrOtherDisk) || !strings.Contains(err.Error(), "bring the disk of volume raw1 back") {
+		t.Errorf("another disk: %v", err)
 	}
 }
