@@ -88,12 +88,8 @@ func runReservationRegister(r *Request) {
 	}
 	from := r.queue.ctrl.initiator
 	r.reserve(func(t *unit.Reservations) error {
-		table := t.Table()
-		own, registered := table.Lookup(from)
-		q := unit.Register{From: from, NewKey: key, Persist: table.Persist}
-		if persist != persistNoChange {
-			q.Persist = persist == persistOn
-		}
+		own, registered := t.Table().Lookup(from)
+		q := unit.Register{From: from, NewKey: key, Persist: persist == persistOn, KeepPersist: persist == persistNoChange}
 		switch {
 		case action == 0 && registered:
 			// The same key again is a registration that there is already.

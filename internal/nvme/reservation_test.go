@@ -1,6 +1,7 @@
 package nvme_test
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 
@@ -242,6 +243,43 @@ func TestReservationPersistence(t *testing.T) {
 	}
 	volatile := New(t, Config{}).Attach("a")
 	volatile.Admin.Fails(SetFeature(wire.FeatureReservationPersistence, 1, 1), wire.FeatureNotChangeable.DNR())
+}
+
+// slowStore keeps whoever saves a table until it is let go.
+type slowStore struct {
+	store
+	saving, release chan struct{}
+}
+
+func (s *slowStore) SaveReservations(id unit.ID, b []byte) error {
+	s.saving <- struct{}{}
+	<-s.release
+	return s.store.SaveReservations(id, b)
+}
+
+// TestPersistenceKept checks that a registration which leaves persistence as it is does not undo the one of another
+// host that has it changed at the same time (NVMe Base 2.0 §7.3).
+func TestPersistenceKept(t *testing.T) {
+	for range 20 {
+		s := &slowStore{store: store{blob: make(map[unit.ID][]byte)}, saving: make(chan struct{}, 2), release: make(chan struct{})}
+		b := New(t, Config{Reservations: s})
+		x, y := b.Attach("a").IO, b.Attach("b").IO
+		first := x.Start(Register(1, 3<<30, 0, 1))
+		<-s.saving
+		second := y.Start(Register(1, 0, 0, 2))
+		for range 100 { // as far as it gets
+			runtime.Gosched()
+		}
+		close(s.release)
+		for _, c := range []*Call{first, second} {
+			if r := c.Wait(); !r.Status.OK() {
+				t.Fatal(r.Status)
+			}
+		}
+		if table := b.Units[0].Reservations.Table(); !table.Persist || len(table.Registrations) != 2 {
+			t.Fatalf("persistent %v, %d registrations", table.Persist, len(table.Registrations))
+		}
+	}
 }
 
 // TestPreemptAndAbort checks that the commands of a preempted host end, and cannot write after the

@@ -28,6 +28,8 @@ type Register struct {
 	Others []Registrant
 	// Persist keeps the whole table across restarts from now on, or no longer (APTPL).
 	Persist bool
+	// KeepPersist leaves it as it is (CPTPL 0), whatever Persist says.
+	KeepPersist bool
 }
 
 // Register registers an initiator, changes its key, or unregisters it. Through
@@ -39,6 +41,9 @@ func (r *Reservations) Register(q Register) error {
 	t := r.table.Load()
 	if t.reserved {
 		return ErrConflict
+	}
+	if q.KeepPersist {
+		q.Persist = t.Persist
 	}
 	own, registered := t.Lookup(q.From)
 	if !q.IgnoreKey && own.Key != q.Key { // an unregistered initiator's key is zero
