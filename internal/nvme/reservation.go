@@ -98,7 +98,7 @@ func runReservationRegister(r *Request) {
 			}
 			q.Key = key
 		case action == 0:
-		case !registered:
+		case !registered && (action == 1 || !ignore): // who replaces whatever key it has may have none
 			return unit.ErrConflict
 		default:
 			q.Key, q.IgnoreKey = current, ignore

@@ -52,7 +52,9 @@ func TestReservationRegister(t *testing.T) {
 		const register, unregister, replace, ignore = 0, 1, 2, 1 << 3
 		a.Fails(Register(1, unregister, 1, 0), conflict)
 		a.Fails(Register(1, replace, 1, 2), conflict)
-		a.Fails(Register(1, replace|ignore, 1, 2), conflict)
+		a.Fails(Register(1, unregister|ignore, 1, 0), conflict)
+		a.Good(Register(1, replace|ignore, 9, 2)) // registered or not
+		a.Good(Register(1, unregister, 2, 0))
 		a.Good(Register(1, register, 0, 1))
 		a.Good(Register(1, register, 0, 1)) // the same key again
 		a.Fails(Register(1, register, 0, 2), conflict)
