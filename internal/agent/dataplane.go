@@ -21,7 +21,8 @@ type DataPlane interface {
 	// unmaps, listens and stops listening, and tells initiators. It is called once at
 	// start, after each change, when s is on stable storage, and again when a data
 	// plane that had gone is back. When it returns, nothing can reach the device of a
-	// volume that s does not have, and its device is closed. A volume or portal that
+	// volume that s does not have, and its device is closed; one that hangs while it is opened
+	// is closed when it is open. A volume or portal that
 	// does not work does not stop the rest: it is reported by Status, and tried again.
 	// Any error is told as a warning in the answer to the change, and as an alert.
 	Apply(ctx context.Context, s *array.State) error
@@ -70,6 +71,9 @@ type VolumeStatus struct {
 	UsedBytes uint64 // space taken from the backing store
 	Sessions  int    // normal sessions that see it
 	Health    block.Health
+	// Before is the fault of storage that does not answer as it was told last, where that kind does not pass by
+	// itself (block.FaultLost, block.FaultBacking); nil for none.
+	Before *block.Fault
 }
 
 // PortalStatus is how a portal does.

@@ -49,7 +49,7 @@ var (
 	}
 	alertVolumeHung = &alertKind{
 		"volume-not-answering", lintelv1.Severity_SEVERITY_CRITICAL,
-		"the volume's commands may wait: %v", "look at the disks, the network file system or the paths below the volume, and at the kernel's log; other volumes are not concerned",
+		"the volume's commands wait or fail: %v", "look at the disks, the network file system or the paths below the volume, and at the kernel's log; other volumes are not concerned",
 	}
 	alertVolumeIO = &alertKind{
 		"volume-io-errors", lintelv1.Severity_SEVERITY_CRITICAL,
@@ -131,14 +131,8 @@ func (a *Agent) alerts(status view) []*lintelv1.Alert {
 			add(alertPoolProblem, subject, problem)
 		}
 		for _, v := range p.Volumes {
-			switch s, subject := status.volume(v.ID), "volume/"+v.Name; {
-			case status.err != nil:
-			case !s.Online:
-				add(alertVolumeOffline, subject, s.Reason)
-			case s.Health.Fault != nil:
-				alert := cmp.Or(volumeFaults[s.Health.Fault.Kind], alertVolumeIO).alert(subject, s.Health.Fault.Reason)
-				alert.Since = timeMessage(s.Health.Fault.Since)
-				found = append(found, alert)
+			if status.err == nil {
+				found = append(found, volumeAlerts("volume/"+v.Name, status.volume(v.ID))...)
 			}
 		}
 	}
@@ -169,5 +163,22 @@ func (a *Agent) alerts(status view) []*lintelv1.Alert {
 	slices.SortFunc(found, func(x, y *lintelv1.Alert) int {
 		return cmp.Or(cmp.Compare(y.Severity, x.Severity), cmp.Compare(x.Code, y.Code), cmp.Compare(x.Subject, y.Subject), cmp.Compare(x.Text, y.Text))
 	})
+	return found
+}
+
+// volumeAlerts returns what is wrong with a volume. That its storage hangs says all about why it cannot be used.
+func volumeAlerts(subject string, s VolumeStatus) []*lintelv1.Alert {
+	var found []*lintelv1.Alert
+	if !s.Online && !s.hangs() {
+		found = append(found, alertVolumeOffline.alert(subject, s.Reason))
+	}
+	for _, fault := range []*block.Fault{s.Health.Fault, s.Before} {
+		if fault == nil {
+			continue
+		}
+		alert := cmp.Or(volumeFaults[fault.Kind], alertVolumeIO).alert(subject, fault.Reason)
+		alert.Since = timeMessage(fault.Since)
+		found = append(found, alert)
+	}
 	return found
 }

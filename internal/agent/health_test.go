@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	lintelv1 "lintel.io/lintel/api/lintel/v1"
+	"lintel.io/lintel/internal/agent"
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
 )
@@ -49,6 +51,40 @@ func TestFaultsAreAlerts(t *testing.T) {
 	}
 	if got := r.volume("db1").Status; got.State != lintelv1.VolumeState_VOLUME_STATE_ONLINE || got.DegradedSince != nil || got.GetFailedRequests() != 7 {
 		t.Errorf("status %v", got)
+	}
+}
+
+// A volume has an alert for each thing that is wrong with it, but for two that say the same.
+func TestAlertsOfOneVolume(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	call(r, r.target.AddPortal, &lintelv1.AddPortalRequest{Spec: &lintelv1.PortalSpec{Address: "127.0.0.1"}})
+	fault := func(kind block.FaultKind) *block.Fault {
+		return &block.Fault{Kind: kind, Reason: "it is " + string(kind)}
+	}
+	for name, c := range map[string]struct {
+		status agent.VolumeStatus
+		want   []string
+	}{
+		"offline, and hangs":         {agent.VolumeStatus{Reason: "it is hung", Health: block.Health{Fault: fault(block.FaultHung)}}, []string{"volume-not-answering"}},
+		"hangs, and lost before":     {agent.VolumeStatus{Online: true, Health: block.Health{Fault: fault(block.FaultHung)}, Before: fault(block.FaultLost)}, []string{"volume-not-answering", "volume-writes-lost"}},
+		"offline for something else": {agent.VolumeStatus{Reason: "its space", Health: block.Health{Fault: fault(block.FaultIO)}}, []string{"volume-io-errors", "volume-offline"}},
+		"offline":                    {agent.VolumeStatus{Reason: "it is gone"}, []string{"volume-offline"}},
+	} {
+		r.plane.mu.Lock()
+		r.plane.status = map[string]agent.VolumeStatus{v.Id: c.status}
+		r.plane.mu.Unlock()
+		var got []string
+		for _, a := range call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts {
+			got = append(got, a.Code)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		warnings := call(r, r.volumes.ReopenVolume, &lintelv1.ReopenVolumeRequest{Name: "db1", DryRun: true}).Plan.Warnings
+		if (len(warnings) == 1) != (c.status.Before != nil) {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
 	}
 }
 

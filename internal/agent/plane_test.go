@@ -33,6 +33,7 @@ type fakePlane struct {
 	sessions []agent.Session
 	inUse    map[string]int // sessions by volume id
 	health   map[string]block.Health
+	status   map[string]agent.VolumeStatus // instead of what is known, by volume id
 	access   map[uint16]array.AccessState
 	busy     map[netip.AddrPort]bool
 	applyErr error
@@ -153,6 +154,9 @@ func (f *fakePlane) Status(_ context.Context, volumes ...string) (*agent.Status,
 }
 
 func (f *fakePlane) volumeLocked(id string) agent.VolumeStatus {
+	if s, told := f.status[id]; told {
+		return s
+	}
 	s := agent.VolumeStatus{Sessions: f.inUse[id], Health: f.health[id]}
 	if d := f.devices[id]; d != nil {
 		used, _ := d.Used()

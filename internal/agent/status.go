@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"lintel.io/lintel/internal/array"
 	"lintel.io/lintel/internal/block"
@@ -63,8 +64,16 @@ func (v view) volume(id string) VolumeStatus {
 }
 
 // answers reports whether it is known how the storage of a volume does.
-func (s VolumeStatus) answers() bool {
-	return s.Online && (s.Health.Fault == nil || s.Health.Fault.Kind != block.FaultHung)
+func (s VolumeStatus) answers() bool { return s.Online && !s.hangs() }
+
+// hangs reports whether the storage of a volume does not answer.
+func (s VolumeStatus) hangs() bool {
+	return s.Health.Fault != nil && s.Health.Fault.Kind == block.FaultHung
+}
+
+// lost reports whether writes are lost, as far as is known.
+func (s VolumeStatus) lost() bool {
+	return slices.ContainsFunc([]*block.Fault{s.Health.Fault, s.Before}, func(f *block.Fault) bool { return f != nil && f.Kind == block.FaultLost })
 }
 
 func (v view) portal(id string) PortalStatus {

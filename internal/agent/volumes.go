@@ -321,7 +321,7 @@ func (s volumeService) ReopenVolume(ctx context.Context, req *connect.Request[li
 	if before.err != nil {
 		return nil, before.err
 	}
-	if fault := before.volume(v.ID).Health.Fault; fault != nil && fault.Kind == block.FaultLost {
+	if before.volume(v.ID).lost() {
 		plan.Warnings = append(plan.Warnings, fmt.Sprintf("what hosts wrote to volume %s since its last good flush may be lost: have them check their file systems, and applications recover", v.Name))
 	}
 	if !req.Msg.GetDryRun() {

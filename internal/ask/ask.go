@@ -24,19 +24,41 @@ type Question[T any] struct {
 }
 
 // Ask starts f on a goroutine of its own, or returns the question that is still open.
-func (a *Asker[T]) Ask(f func() T) *Question[T] {
+func (a *Asker[T]) Ask(f func() T) *Question[T] { return a.AskSince(time.Now(), f) }
+
+// AskSince is Ask where f waits for what was asked at since.
+func (a *Asker[T]) AskSince(since time.Time, f func() T) *Question[T] {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.last != nil && !a.last.answered() {
 		return a.last
 	}
-	q := &Question[T]{Since: time.Now(), done: make(chan struct{})}
+	q := &Question[T]{Since: since, done: make(chan struct{})}
 	a.last = q
 	go func() {
 		q.answer = f()
 		close(q.done)
 	}()
 	return q
+}
+
+// Open returns the question that is still open, nil for none.
+func (a *Asker[T]) Open() *Question[T] {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last == nil || a.last.answered() {
+		return nil
+	}
+	return a.last
+}
+
+// Done returns a channel that is closed when the question is answered.
+func (q *Question[T]) Done() <-chan struct{} { return q.done }
+
+// Answer returns the answer, and waits for it however long that takes.
+func (q *Question[T]) Answer() T {
+	<-q.done
+	return q.answer
 }
 
 func (q *Question[T]) answered() bool {
@@ -56,8 +78,10 @@ func (q *Question[T]) Wait(patience time.Duration) (T, bool) {
 		select {
 		case <-q.done:
 		case <-timer.C:
-			var none T
-			return none, false
+			if !q.answered() {
+				var none T
+				return none, false
+			}
 		}
 	}
 	return q.answer, true

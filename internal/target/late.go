@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"lintel.io/lintel/internal/array"
+	"lintel.io/lintel/internal/ask"
 	"lintel.io/lintel/internal/block"
 )
 
@@ -35,6 +36,7 @@ func (t *Target) Reopen(ctx context.Context, id string) error {
 		t.log.Error("the storage of a volume could not be opened anew", "volume", name, "error", err)
 		return err
 	}
+	v.lasting.Store(nil)
 	t.log.Warn("the storage of a volume was opened anew: what was not on stable storage may be lost", "volume", name)
 	return nil
 }
@@ -45,64 +47,76 @@ func (t *Target) specOf(v *volume) *array.Volume {
 	return v.spec
 }
 
-// openLate tries to open the device of a volume that was not there.
+// openLate tries to open the device of a volume that was not there, or waits until that which is under way has ended.
 func (t *Target) openLate(ctx context.Context, v *volume) error {
-	hangs := func() error { return fmt.Errorf("the storage does not answer: %w", context.Cause(ctx)) }
+	q := t.startOpen(v)
 	select {
-	case v.late.opening <- struct{}{}:
+	case <-q.Done():
+		return q.Answer()
 	case <-v.late.stopped:
 		return ErrNoVolume
 	case <-ctx.Done():
-		return hangs()
-	}
-	select {
-	case err := <-t.startOpen(v):
-		return err
-	case <-ctx.Done():
-		return hangs()
+		return fmt.Errorf("the storage does not answer: %w", context.Cause(ctx))
 	}
 }
 
-// startOpen opens the device of a volume that was not there. The caller has filled v.late.opening, which
-// is empty again when the returned channel gets the result.
-func (t *Target) startOpen(v *volume) <-chan error {
-	done := make(chan error, 1)
-	go func() {
-		var err error
-		if v.late.missing() { // until now
-			err = t.open(v)
+// startOpen opens the device of a volume that was not there, unless that is under way.
+func (t *Target) startOpen(v *volume) *ask.Question[error] {
+	return v.late.opening.Ask(func() error {
+		spec := t.specOf(v)
+		pool, err := t.cfg.Pool(v.pool.ID)
+		switch {
+		case !v.missing(): // any more
+			return nil
+		case v.late.isStopped():
+			return ErrNoVolume
+		case err != nil:
+			v.late.absent(err)
+			return err
 		}
-		<-v.late.opening
-		done <- err
-	}()
-	return done
+		device, err := pool.OpenVolume(spec)
+		return t.arrived(v, opened{spec, device, err})
+	})
 }
 
-func (t *Target) open(v *volume) error {
-	spec := t.specOf(v)
-	pool, err := t.cfg.Pool(v.pool.ID)
-	if err != nil {
-		v.late.absent(err)
-		return err
-	}
-	device, err := pool.OpenVolume(spec)
-	if err != nil {
-		v.late.absent(err)
-		return err
-	}
-	t.mu.Lock() // whoever changes the specification looks whether the device is there
-	v.late.arrive(device)
-	t.mu.Unlock()
+// awaitOpen makes the device of a volume that was not there the one that q opens.
+func (t *Target) awaitOpen(v *volume, q *ask.Question[opened]) {
+	v.late.opening.AskSince(q.Since, func() error { return t.arrived(v, q.Answer()) })
+}
+
+// arrived gives a volume that was not there the device that was opened for it. It is part of the question
+// v.late.opening, so that the volume is not closed before it has returned.
+func (t *Target) arrived(v *volume, o opened) error {
 	u := v.lu.Unit()
+	if o.err == nil {
+		if need := o.device.Info().BlockSize; need > int(u.BlockSize()) {
+			t.discard(o)
+			o.err = fmt.Errorf("block size %d: the device takes no less than %d", u.BlockSize(), need)
+		}
+	}
+	if o.err != nil {
+		v.late.absent(o.err)
+		return o.err
+	}
+	t.mu.Lock() // whoever changes the specification, or removes the volume, looks whether the device is there
+	stopped := v.late.isStopped()
+	if !stopped {
+		v.late.arrive(o.device)
+	}
+	t.mu.Unlock()
+	if stopped {
+		t.discard(o)
+		return ErrNoVolume
+	}
 	u.SizeChanged()
-	t.log.Info("volume is ready", "volume", spec.Name)
-	for size := spec.Size; ; {
+	t.log.Info("volume is ready", "volume", o.spec.Name)
+	for size := o.spec.Size; ; {
 		now := t.specOf(v).Size
 		if now == size {
 			return nil
 		}
 		if err := u.Resize(now >> u.BlockShift()); err != nil { // it was changed meanwhile
-			t.log.Error("a volume has not the size that it should have", "volume", spec.Name, "error", err)
+			t.log.Error("a volume has not the size that it should have", "volume", o.spec.Name, "error", err)
 			return err
 		}
 		size = now
@@ -117,8 +131,8 @@ type late struct {
 	reason atomic.Pointer[error]
 	real   atomic.Pointer[block.Device]
 
-	opening chan struct{} // capacity 1: filled while somebody opens the real device, and for good by stop
-	stopped chan struct{} // closed by stop
+	opening ask.Asker[error] // the real device
+	stopped chan struct{}    // closed, with Target.mu held, when the volume is removed
 }
 
 var (
@@ -129,7 +143,6 @@ var (
 
 func newLate(v *array.Volume, reason error) *late {
 	l := &late{
-		opening: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 
 		size: int64(v.Size),
@@ -211,11 +224,13 @@ func (l *late) Reopen(ctx context.Context, opened func()) error {
 	return r.Reopen(ctx, opened)
 }
 
-// stop waits for whoever opens the real device, which nobody does any more then. It is called once, before
-// the unit of the device is closed: that keeps whoever opens it waiting.
-func (l *late) stop() {
-	close(l.stopped)
-	l.opening <- struct{}{}
+func (l *late) isStopped() bool {
+	select {
+	case <-l.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *late) Close() error {

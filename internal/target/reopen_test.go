@@ -60,6 +60,7 @@ func TestReopenTellsInitiators(t *testing.T) {
 		return made[len(made)-1]
 	}
 	v := f.addVolume(1, 1<<20, 0)
+	f.apply() // those of one Apply are opened in any order
 	f.addVolume(2, 1<<20, 1)
 	late := f.addVolume(3, 1<<20, 2)
 	f.pool.missing[late.ID] = true
@@ -166,7 +167,8 @@ func TestReopenOfLateVolume(t *testing.T) {
 	}
 	f.pool.mu.Lock()
 	f.pool.missing = map[string]bool{}
-	f.pool.opening, f.pool.hang = map[string]int{}, make(chan struct{})
+	hang := make(chan struct{})
+	f.pool.opening, f.pool.hang = map[string]int{}, map[string]chan struct{}{v.ID: hang, gone.ID: hang}
 	f.pool.mu.Unlock()
 	waits, cancel := context.WithCancel(ctx)
 	done := make(chan error)
@@ -198,7 +200,7 @@ func TestReopenOfLateVolume(t *testing.T) {
 	if n := f.pool.openingOf(v.ID); n != 1 {
 		t.Errorf("opened %d times while it hangs", n)
 	}
-	close(f.pool.hang)
+	close(hang)
 	<-removed
 	for !f.tgt.Volume(v.ID).Online {
 		time.Sleep(5 * time.Millisecond)

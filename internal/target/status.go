@@ -16,13 +16,16 @@ import (
 )
 
 // VolumeStatus is how a volume does. One whose storage does not answer has block.FaultHung; nothing
-// else is then known of that.
+// else is then known of that, but for the fault it had before.
 type VolumeStatus struct {
 	Online    bool
 	Reason    string // why it is not online
 	UsedBytes uint64 // space taken from the backing store
 	Sessions  int    // sessions that see it
 	Health    block.Health
+	// Before is the fault of storage that does not answer as it was told last, where that kind does not pass by
+	// itself (block.FaultLost, block.FaultBacking); nil for none.
+	Before *block.Fault
 }
 
 // answer is what the storage of a volume tells.
@@ -36,9 +39,19 @@ type answer struct {
 func (v *volume) ask() *ask.Question[answer] {
 	return v.asker.Ask(func() answer {
 		u := v.lu.Unit()
+		health := u.Health()
+		v.remember(health.Fault)
 		used, err := u.Device().Used()
-		return answer{used, err, u.Health()}
+		return answer{used, err, health}
 	})
+}
+
+// remember keeps a fault for when the storage hangs.
+func (v *volume) remember(f *block.Fault) {
+	if f != nil && f.Kind != block.FaultLost && f.Kind != block.FaultBacking {
+		f = nil
+	}
+	v.lasting.Store(f)
 }
 
 // await waits for what the storage of a volume tells, but not longer than storage that answers takes.
@@ -46,10 +59,14 @@ func (t *Target) await(q *ask.Question[answer]) answer {
 	if a, ok := q.Wait(t.cfg.Patience); ok {
 		return a
 	}
-	return answer{health: block.Health{Fault: &block.Fault{
-		Kind: block.FaultHung, Since: q.Since, Reason: "its storage has not answered since " + q.Since.UTC().Format(time.RFC3339),
-	}}}
+	return answer{health: block.Health{Fault: hungSince(q.Since)}}
 }
+
+func hungSince(since time.Time) *block.Fault {
+	return &block.Fault{Kind: block.FaultHung, Since: since, Reason: "its storage has not answered since " + since.UTC().Format(time.RFC3339)}
+}
+
+func hangs(f *block.Fault) bool { return f != nil && f.Kind == block.FaultHung }
 
 // Volume returns how a volume does; the zero value for one it does not have.
 func (t *Target) Volume(id string) VolumeStatus { return t.Volumes(id)[id] }
@@ -57,6 +74,7 @@ func (t *Target) Volume(id string) VolumeStatus { return t.Volumes(id)[id] }
 // Volumes returns how volumes do, by id. Storage that hangs delays nothing but its own answer.
 func (t *Target) Volumes(ids ...string) map[string]VolumeStatus {
 	status := make(map[string]VolumeStatus, len(ids))
+	open := make(map[string]*volume, len(ids))
 	questions := make(map[string]*ask.Question[answer], len(ids))
 	for _, id := range ids {
 		t.mu.Lock()
@@ -68,22 +86,36 @@ func (t *Target) Volumes(ids ...string) map[string]VolumeStatus {
 		case v == nil:
 			status[id] = VolumeStatus{}
 		case v.missing():
-			status[id] = VolumeStatus{Sessions: v.lu.Unit().Attached(), Reason: (*v.late.reason.Load()).Error()}
+			status[id] = t.lateStatus(v)
 		default:
 			status[id] = VolumeStatus{Online: true, Sessions: v.lu.Unit().Attached()}
-			questions[id] = v.ask()
+			open[id], questions[id] = v, v.ask()
 		}
 	}
 	for id, q := range questions {
 		s, a := status[id], t.await(q)
-		if a.err != nil {
+		s.Health = a.health
+		switch {
+		case a.err != nil:
 			s.Online, s.Reason = false, a.err.Error()
-		} else {
-			s.UsedBytes, s.Health = uint64(a.used), a.health
+		case hangs(a.health.Fault):
+			s.Before = open[id].lasting.Load()
+		default:
+			s.UsedBytes = uint64(a.used)
 		}
 		status[id] = s
 	}
 	return status
+}
+
+// lateStatus returns how a volume does whose backing store could not be opened so far.
+func (t *Target) lateStatus(v *volume) VolumeStatus {
+	s := VolumeStatus{Sessions: v.lu.Unit().Attached(), Reason: (*v.late.reason.Load()).Error()}
+	if q := v.late.opening.Open(); q != nil && time.Since(q.Since) >= t.cfg.Patience {
+		s.Health.Fault = hungSince(q.Since)
+		s.Reason = s.Health.Fault.Reason
+	}
+	return s
 }
 
 // Access returns the access states of a pool's volumes that are in effect, by target port

@@ -7,7 +7,9 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lintel.io/lintel/internal/array"
@@ -94,6 +96,87 @@ func TestHangingStorage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// looked is a device whose looks end as the test says.
+type looked struct {
+	block.Device
+	health atomic.Pointer[block.Health]
+	hang   atomic.Pointer[chan struct{}] // nil for none
+	broken error                         // of Used
+}
+
+func (l *looked) Health() block.Health {
+	if hang := l.hang.Load(); hang != nil {
+		<-*hang
+	}
+	return *l.health.Load()
+}
+
+func (l *looked) Used() (int64, error) { return 5, l.broken }
+
+func (l *looked) Reopen(_ context.Context, opened func()) error {
+	opened()
+	return nil
+}
+
+// Storage that hangs does not hide that writes are lost, or that its file is another one, until it says otherwise or is
+// opened anew; what passes by itself is not told meanwhile.
+func TestHangHidesNoLastingFault(t *testing.T) {
+	for kind, stays := range map[block.FaultKind]bool{block.FaultLost: true, block.FaultBacking: true, block.FaultIO: false, block.FaultSpace: false} {
+		inBubble(t, func(t *testing.T, f *fixture) {
+			l := new(looked)
+			fault := &block.Fault{Kind: kind, Reason: "what it is", Since: time.Now()}
+			l.health.Store(&block.Health{Failed: 1, Fault: fault})
+			f.pool.wrap = func(d block.Device) block.Device {
+				l.Device = d
+				return l
+			}
+			v := f.addVolume(1, 1<<20, 0)
+			f.apply()
+			if s := f.tgt.Volume(v.ID); s.Health.Fault != fault || s.Before != nil || s.UsedBytes != 5 {
+				t.Errorf("%s: %+v", kind, s)
+			}
+			hang := make(chan struct{})
+			l.hang.Store(&hang)
+			for range 2 {
+				if s := f.tgt.Volume(v.ID); !s.Online || !hangs(s.Health.Fault) || (s.Before == fault) != stays {
+					t.Errorf("%s, hung: %+v", kind, s)
+				}
+			}
+			if err := f.tgt.Reopen(t.Context(), v.ID); err != nil {
+				t.Error(err)
+			}
+			if s := f.tgt.Volume(v.ID); !hangs(s.Health.Fault) || s.Before != nil {
+				t.Errorf("%s, opened anew and hung: %+v", kind, s)
+			}
+			l.health.Store(new(block.Health))
+			l.hang.Store(nil)
+			close(hang)
+			synctest.Wait()
+			if s := f.tgt.Volume(v.ID); s.Health.Fault != nil || s.Before != nil {
+				t.Errorf("%s, well again: %+v", kind, s)
+			}
+		})
+	}
+}
+
+// A volume whose used space cannot be told is offline, and what is wrong below it is told all the same.
+func TestHealthBesideUnknownSpace(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fixture) {
+		l := &looked{broken: errors.New("the space is not known")}
+		want := block.Health{Failed: 3, Fault: &block.Fault{Kind: block.FaultIO, Reason: "broken"}}
+		l.health.Store(&want)
+		f.pool.wrap = func(d block.Device) block.Device {
+			l.Device = d
+			return l
+		}
+		v := f.addVolume(1, 1<<20, 0)
+		f.apply()
+		if s := f.tgt.Volume(v.ID); s.Online || s.Reason != "the space is not known" || s.Health != want || s.UsedBytes != 0 {
+			t.Errorf("got %+v", s)
+		}
+	})
 }
 
 // syncBuffer is a log that is read while it is written.

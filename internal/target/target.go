@@ -27,7 +27,8 @@ import (
 // Pool gives the data plane what a pool keeps of its volumes.
 type Pool interface {
 	// OpenVolume opens the device of a volume. It fails while the backing
-	// store is not there; the volume is then not ready until it succeeds.
+	// store is not there; the volume is then not ready until it succeeds. It may hang, and is not called again
+	// for that volume before it has returned.
 	OpenVolume(v *array.Volume) (block.Device, error)
 	// Space returns how much the pool can hold and what is left of it, in bytes.
 	Space() (total, free uint64, err error)
@@ -50,6 +51,8 @@ type Config struct {
 	Retry time.Duration
 	// Patience is how long the storage of a volume has to answer before that is told to hang, 2 s by default.
 	Patience time.Duration
+	// LongPatience is how long it may take to be opened, and to be changed, which flushes: Patience five times by default.
+	LongPatience time.Duration
 }
 
 // Target is the data plane of one head. Its methods may be called concurrently.
@@ -66,6 +69,8 @@ type Target struct {
 	done sync.WaitGroup
 
 	apply sync.Mutex // serialises Apply, retries and Close; above mu
+	// hung are the devices of volumes that could not be added, which are still being opened, by id; guarded by apply.
+	hung map[string]*ask.Question[opened]
 
 	mu      sync.Mutex
 	state   *array.State // nil before the first Apply
@@ -97,6 +102,9 @@ func New(cfg Config) (*Target, error) {
 	if cfg.Patience <= 0 {
 		cfg.Patience = 2 * time.Second
 	}
+	if cfg.LongPatience <= 0 {
+		cfg.LongPatience = 5 * cfg.Patience
+	}
 	t := &Target{
 		cfg:     cfg,
 		log:     cfg.Logger,
@@ -104,6 +112,7 @@ func New(cfg Config) (*Target, error) {
 		groups:  map[string]*unit.Group{},
 		volumes: map[string]*volume{},
 		failed:  map[string]error{},
+		hung:    map[string]*ask.Question[opened]{},
 		portals: map[string]*portal{},
 		nexuses: map[*nexus]struct{}{},
 
@@ -311,11 +320,7 @@ func (t *Target) retry() {
 	}
 	t.mu.Unlock()
 	for _, v := range waiting {
-		select {
-		case v.late.opening <- struct{}{}:
-			t.startOpen(v)
-		default: // storage that hangs is asked once
-		}
+		t.startOpen(v)
 	}
 	if state != nil {
 		t.applyListeners(state)
@@ -340,7 +345,7 @@ func (t *Target) inspect() {
 	for i, v := range open {
 		a := t.await(questions[i])
 		t.logFault(v, a.health.Fault)
-		if a.health.Fault == nil || a.health.Fault.Kind != block.FaultHung {
+		if !hangs(a.health.Fault) {
 			t.checkThreshold(v, a)
 		}
 	}
@@ -369,6 +374,7 @@ func (t *Target) Close(ctx context.Context) error {
 	t.volumes = map[string]*volume{}
 	t.portals = map[string]*portal{}
 	t.mu.Unlock()
+	t.discardHung(func(string) bool { return true })
 	return errors.Join(append(errs, t.closeVolumes(ctx, volumes)...)...)
 }
 

@@ -26,18 +26,18 @@ type memPool struct {
 	wrap    func(block.Device) block.Device // nil for none
 	blobs   map[string][]byte
 
-	hang    chan struct{}  // where not nil, opening a volume waits until it is closed
-	opening map[string]int // how many wait, by volume id
+	hang    map[string]chan struct{} // by volume id: opening it waits until that is closed
+	opening map[string]int           // how often that was begun, by volume id
 }
 
 func newMemPool() *memPool {
-	return &memPool{missing: map[string]bool{}, blobs: map[string][]byte{}}
+	return &memPool{missing: map[string]bool{}, blobs: map[string][]byte{}, hang: map[string]chan struct{}{}, opening: map[string]int{}}
 }
 
 func (p *memPool) OpenVolume(v *array.Volume) (block.Device, error) {
 	p.mu.Lock()
-	if hang := p.hang; hang != nil {
-		p.opening[v.ID]++
+	p.opening[v.ID]++
+	if hang := p.hang[v.ID]; hang != nil {
 		p.mu.Unlock()
 		<-hang
 		p.mu.Lock()
@@ -159,7 +159,7 @@ func (f *fixture) applyWithin(ctx context.Context) error {
 	doc.Mappings = append([]*array.Mapping(nil), f.doc.Mappings...)
 	pd.Volumes = append([]*array.Volume(nil), f.pd.Volumes...)
 	doc.Next = array.Counters{Host: 99, HostGroup: 99, Mapping: 99, Portal: 99, PortalTag: 99}
-	pd.NextVolume = 99
+	pd.NextVolume = 9999
 	s, err := array.NewState(&doc, []*array.PoolDocument{&pd})
 	if err != nil {
 		f.t.Fatal(err)

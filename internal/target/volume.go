@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"lintel.io/lintel/internal/array"
@@ -26,6 +27,7 @@ type volume struct {
 	late *late // nil where the device was there from the start
 
 	asker   ask.Asker[answer]
+	lasting atomic.Pointer[block.Fault] // that was told last, of those that storage which hangs still has
 	changer ask.Asker[changed]
 	fault   block.FaultKind // that was logged last; of the goroutine that runs inspect
 }
@@ -37,6 +39,7 @@ func (v *volume) missing() bool { return v.late != nil && v.late.missing() }
 // those that came.
 func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []error) {
 	came = map[string]bool{}
+	newcomers := t.openNew(state)
 	for _, p := range state.Pools {
 		for _, spec := range p.Volumes {
 			t.mu.Lock()
@@ -46,7 +49,7 @@ func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []
 			var err error
 			switch {
 			case v == nil:
-				err = t.addVolume(spec, p)
+				err = t.addVolume(spec, p, newcomers[spec.ID])
 				came[spec.ID] = err == nil
 				t.mu.Lock()
 				t.failed[spec.ID] = err
@@ -62,20 +65,18 @@ func (t *Target) applyVolumes(state *array.State) (came map[string]bool, errs []
 	return came, errs
 }
 
-func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
-	pool, err := t.cfg.Pool(p.ID)
-	if err != nil {
-		return fmt.Errorf("pool %s: %w", p.Name, err)
+// addVolume adds a volume that openNew has begun to open. Where its device does not come in time, it is not ready
+// until that comes.
+func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument, n *newcomer) error {
+	if n.err != nil {
+		return n.err
 	}
-	attributes, err := t.attributes(spec)
-	if err != nil {
-		return err
-	}
-	v := &volume{spec: spec, made: spec, pool: p}
-	device, err := pool.OpenVolume(spec)
-	if err != nil {
-		t.log.Error("volume is not ready: its backing store cannot be opened", "volume", spec.Name, "error", err)
-		v.late = newLate(spec, err)
+	o := t.awaitNew(spec, n)
+	v := &volume{spec: o.spec, made: o.spec, pool: p}
+	device := o.device
+	if o.err != nil {
+		t.log.Error("volume is not ready: its backing store cannot be opened", "volume", spec.Name, "error", o.err)
+		v.late = newLate(spec, o.err)
 		device = v.late
 	}
 	t.mu.Lock()
@@ -88,11 +89,11 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 	t.mu.Unlock()
 	u, err := unit.New(unit.Config{
 		ID:           unit.ID(spec.ID),
-		Attributes:   attributes,
+		Attributes:   n.attributes,
 		Device:       device,
 		Group:        group,
-		Reservations: pool,
-		Settings:     pool,
+		Reservations: n.pool,
+		Settings:     n.pool,
 	})
 	if err != nil {
 		return errors.Join(err, device.Close())
@@ -105,9 +106,16 @@ func (t *Target) addVolume(spec *array.Volume, p *array.PoolDocument) error {
 		return fmt.Errorf("sanitize state: %w", errors.Join(err, t.closeVolume(v)))
 	}
 	v.lu.SetThinThreshold(spec.ThinThreshold)
+	if q := t.hung[spec.ID]; q != nil {
+		delete(t.hung, spec.ID)
+		t.awaitOpen(v, q) // before anybody can open it again
+	}
 	t.mu.Lock()
 	t.volumes[spec.ID] = v
 	t.mu.Unlock()
+	if o.spec != spec { // it was opened for an earlier Apply
+		return t.changeVolume(v, spec)
+	}
 	return nil
 }
 
@@ -122,7 +130,7 @@ type changed struct {
 func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 	for {
 		q := v.changer.Ask(func() changed { return changed{spec, t.change(v, spec)} })
-		c, ok := q.Wait(changePatience * t.cfg.Patience)
+		c, ok := q.Wait(t.cfg.LongPatience)
 		switch {
 		case !ok:
 			return fmt.Errorf("its storage has not answered since %s: what has changed counts when it has", q.Since.UTC().Format(time.RFC3339))
@@ -131,9 +139,6 @@ func (t *Target) changeVolume(v *volume, spec *array.Volume) error {
 		}
 	}
 }
-
-// changePatience is how much longer than looks changes may take: they flush.
-const changePatience = 5
 
 func (t *Target) change(v *volume, spec *array.Volume) error {
 	attributes, err := t.attributes(spec)
@@ -181,6 +186,10 @@ func (t *Target) removeVolumes(ctx context.Context, state *array.State) []error 
 		return spec == nil || err == nil
 	})
 	t.mu.Unlock()
+	t.discardHung(func(id string) bool {
+		spec, _ := state.VolumeByID(id)
+		return spec == nil
+	})
 	return t.closeVolumes(ctx, gone)
 }
 
@@ -234,14 +243,24 @@ func (t *Target) closeVolume(v *volume) error {
 	return t.release(v)
 }
 
-// release closes the device of a volume that no command can reach any more.
+// release closes the device of a volume that no command can reach any more. One that hangs while it is opened is
+// closed when it is open: nobody has used it, and nobody has to wait for that.
 func (t *Target) release(v *volume) error {
 	t.mu.Lock()
 	t.retired.Add(v.lu.Stats())
 	t.retired.Add(t.subsystem.ForgetUnit(v.lu.Unit()))
+	if v.late != nil {
+		close(v.late.stopped)
+	}
+	arrived := !v.missing()
 	t.mu.Unlock()
 	if v.late != nil {
-		v.late.stop()
+		opening := v.late.opening.Ask(func() error { return ErrNoVolume })
+		if arrived { // whoever has opened it may still use it
+			<-opening.Done()
+		} else {
+			_, _ = opening.Wait(t.cfg.Patience)
+		}
 	}
 	return v.lu.Unit().Close()
 }
