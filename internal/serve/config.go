@@ -178,7 +178,7 @@ func (c *Listen) validate() error {
 // does.
 func (c *Config) validatePortals() error {
 	c.Portals, c.NVMePortals = slices.Clone(c.Portals), slices.Clone(c.NVMePortals)
-	var seen []string
+	var seen []netip.AddrPort
 	for _, list := range []struct {
 		portals []string
 		port    uint16
@@ -188,17 +188,28 @@ func (c *Config) validatePortals() error {
 			if err != nil {
 				return err
 			}
-			if slices.Contains(seen, portal.String()) {
-				return fmt.Errorf("portal %s is given twice", portal)
+			for _, other := range seen {
+				if portal == other {
+					return fmt.Errorf("portal %s is given twice", portal)
+				}
+				if within(portal, other) || within(other, portal) {
+					return fmt.Errorf("portals %s and %s cannot both be listened on, as one stands for the other too: leave one out", other, portal)
+				}
 			}
 			if c.Demo && !portal.Addr().IsLoopback() {
 				return fmt.Errorf("--demo lets any initiator in, so it works on loopback portals only, and %s is not one: leave out --demo or the portal", portal)
 			}
-			seen = append(seen, portal.String())
+			seen = append(seen, portal)
 			list.portals[i] = portal.String()
 		}
 	}
 	return nil
+}
+
+// within reports whether who listens at all addresses does at p too: 0.0.0.0 is all of IPv4, [::] all
+// of IPv6 and IPv4.
+func within(p, all netip.AddrPort) bool {
+	return p.Port() == all.Port() && all.Addr().IsUnspecified() && (all.Addr().Is6() || p.Addr().Is4())
 }
 
 func orDefault(s, fallback string) string {

@@ -87,6 +87,8 @@ func TestValidateRefuses(t *testing.T) {
 		{Config{}, "no data directory"},
 		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"storage.example"}}, "not an address"},
 		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"127.0.0.1", "127.0.0.1:3260"}}, "twice"},
+		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"127.0.0.1"}, NVMePortals: []string{"0.0.0.0:3260"}}, "cannot both"},
+		{Config{Common: Common{DataDir: "/d"}, Portals: []string{"[::]", "192.0.2.1"}}, "cannot both"},
 		{Config{Common: Common{DataDir: "/d"}, Demo: true, Portals: []string{"127.0.0.1", "192.0.2.1"}}, "loopback portals only"},
 		{Config{Common: Common{DataDir: "/d"}, Demo: true, Portals: []string{"0.0.0.0"}}, "loopback portals only"},
 		{Config{Common: Common{DataDir: "/d"}, Listen: Listen{APIListen: "0.0.0.0:8340"}}, "no access control"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -52,10 +53,7 @@ func Run(ctx context.Context, config Config, out, logTo io.Writer) (err error) {
 	if manager.State().Document.Next.Portal == 1 {
 		config.forNewArray()
 	}
-	if err := addPortals(ctx, self, config.Portals, lintelv1.Protocol_PROTOCOL_ISCSI); err != nil {
-		return err
-	}
-	if err := addPortals(ctx, self, config.NVMePortals, lintelv1.Protocol_PROTOCOL_NVME_TCP); err != nil {
+	if err := addPortals(ctx, self, config); err != nil {
 		return err
 	}
 	if config.Demo {
@@ -93,21 +91,41 @@ var portalFlags = map[lintelv1.Protocol]string{
 	lintelv1.Protocol_PROTOCOL_NVME_TCP: "--nvme-portal",
 }
 
-// addPortals makes the portals that the array does not have yet.
-func addPortals(ctx context.Context, a *api, portals []string, protocol lintelv1.Protocol) error {
-	for _, text := range portals {
-		portal, err := netip.ParseAddrPort(text)
-		if err != nil {
-			return err
+// addPortals makes the portals that the array does not have yet: all of them, or none where one
+// cannot be made.
+func addPortals(ctx context.Context, a *api, config Config) error {
+	got, err := a.target.GetTarget(ctx, connect.NewRequest(&lintelv1.GetTargetRequest{}))
+	if err != nil {
+		return err
+	}
+	var missing []*lintelv1.PortalSpec
+	for _, list := range []struct {
+		portals  []string
+		protocol lintelv1.Protocol
+	}{{config.Portals, lintelv1.Protocol_PROTOCOL_ISCSI}, {config.NVMePortals, lintelv1.Protocol_PROTOCOL_NVME_TCP}} {
+		for _, text := range list.portals {
+			portal, err := netip.ParseAddrPort(text)
+			if err != nil {
+				return err
+			}
+			spec := &lintelv1.PortalSpec{Address: portal.Addr().String(), Port: uint32(portal.Port()), Protocol: list.protocol}
+			if !slices.ContainsFunc(got.Msg.GetTarget().GetPortals(), func(p *lintelv1.Portal) bool { return samePortal(p.GetSpec(), spec) }) {
+				missing = append(missing, spec)
+			}
 		}
-		_, err = a.target.AddPortal(ctx, connect.NewRequest(&lintelv1.AddPortalRequest{
-			Spec: &lintelv1.PortalSpec{Address: portal.Addr().String(), Port: uint32(portal.Port()), Protocol: protocol},
-		}))
-		if err := unlessExists(err); err != nil {
-			return fmt.Errorf("%w: stop what listens there, or name another address with %s", err, portalFlags[protocol])
+	}
+	for _, dry := range []bool{true, false} {
+		for _, spec := range missing {
+			if _, err := a.target.AddPortal(ctx, connect.NewRequest(&lintelv1.AddPortalRequest{Spec: spec, DryRun: dry})); err != nil {
+				return fmt.Errorf("%w: stop what listens there, or name another address with %s", err, portalFlags[spec.GetProtocol()])
+			}
 		}
 	}
 	return nil
+}
+
+func samePortal(p, q *lintelv1.PortalSpec) bool {
+	return p.GetAddress() == q.GetAddress() && p.GetPort() == q.GetPort() && p.GetProtocol() == q.GetProtocol()
 }
 
 // look fills in what the array says about itself.

@@ -148,6 +148,41 @@ func TestRunReleasesWhatItTook(t *testing.T) {
 	lock.Release()
 }
 
+// A first start that fails leaves no portal behind, and the next one gets the default.
+func TestFailedStartAddsNoPortal(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	config := Config{Common: Common{DataDir: t.TempDir()}, Portals: []string{free(t), taken.Addr().String()}}
+	if err := config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(context.Background(), config, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "--portal") {
+		t.Fatalf("on a portal that is taken: %v", err)
+	}
+	other := free(t)
+	config.Portals = []string{other}
+	out, stop := start(t, config)
+	if text := out.String(); strings.Count(text, "portal   ") != 1 || !strings.Contains(text, other) {
+		t.Errorf("the next start listens elsewhere too:\n%s", text)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	// An address that is another protocol's is not silently that.
+	config.Portals, config.NVMePortals = nil, []string{other}
+	if err := config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := Run(ctx, config, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "exists already, for iscsi") {
+		t.Errorf("a portal of the other protocol: %v", err)
+	}
+}
+
 func TestDemoLeavesWhatExists(t *testing.T) {
 	config := Config{Common: Common{DataDir: t.TempDir()}, Portals: []string{free(t)}, Demo: true}
 	ctx := context.Background()
