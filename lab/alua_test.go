@@ -80,8 +80,11 @@ func kernelState(t *testing.T, host *lab.Machine, disk, state string) {
 	sh(t, host, "f=/sys/block/%s/device/access_state; for i in $(seq 300); do [ \"$(cat $f)\" = %s ] && exit 0; sleep 0.1; done; cat $f >&2; exit 1", disk, state)
 }
 
-// requests returns how many reads and writes a disk has done; those of checkers are none.
+// requests returns how many reads and writes a disk, which gets no more of them, has done
+// when none is under way; those of checkers are none.
 func requests(t *testing.T, host *lab.Machine, disk string) string {
 	t.Helper()
-	return sh(t, host, "awk '{ print $1 + $5 }' /sys/block/%s/stat", disk)
+	return sh(t, host, `cd /sys/block/%s
+		for i in $(seq 300); do [ "$(awk '{ print $1 + $2 }' inflight)" = 0 ] && break; sleep 0.1; done
+		awk '{ print $1 + $5 }' stat`, disk)
 }

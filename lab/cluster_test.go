@@ -237,7 +237,7 @@ func acquireLock(t *testing.T, c *cluster, disks [2]string) {
 		}
 	}
 	both(`cd /; sanlock daemon -w 0 -l 0 -U root -G root -e $name
-		for i in $(seq 100); do sanlock client status >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`)
+		for i in $(seq 300); do sanlock client status >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`)
 	sh(t, c.hosts[0], "sanlock client init -s "+lockspace+":0:%s:0 -o 2; sanlock client init -r "+resource, disks[0], disks[0])
 	both("sanlock client add_lockspace -s " + lockspace + ":$id:$disk:0 -o 2")
 	// What one host has let go the other one takes.
@@ -316,14 +316,13 @@ func mirror(t *testing.T, c *cluster, legs [][2]string) {
 	c.lintel(t, "unmap", "leg-b", h.Name, "--yes")
 	sh(t, h, `for i in $(seq 300); do grep -q '\[U_\]' /proc/mdstat && exit 0; sleep 0.1; done; cat /proc/mdstat; exit 1`)
 	c.lintel(t, "map", "leg-b", h.Name, "--lun", lun)
+	// md lets go of a leg that has failed when what was under way on it is over.
+	whenFree(t, h, "mdadm --quiet /dev/md0 --remove %s; sg_turs %[1]s && mdadm --quiet /dev/md0 --re-add %[1]s", legs[1][0])
 	sh(t, h, `
-		for i in $(seq 100); do sg_turs %s >/dev/null 2>&1 && break; sleep 0.1; done
-		mdadm --quiet /dev/md0 --remove %[1]s 2>/dev/null || true
-		mdadm --quiet /dev/md0 --re-add %[1]s
-		for i in $(seq 600); do grep -q '\[UU\]' /proc/mdstat && exit 0; sleep 0.1; done; cat /proc/mdstat; exit 1`, legs[1][0])
+		for i in $(seq 600); do grep -q '\[UU\]' /proc/mdstat && exit 0; sleep 0.1; done; cat /proc/mdstat; exit 1`)
 	load.end()
+	whenFree(t, h, "echo check >/sys/block/md0/md/sync_action")
 	sh(t, h, `
-		echo check >/sys/block/md0/md/sync_action
 		mdadm --wait /dev/md0 || true
 		[ "$(cat /sys/block/md0/md/mismatch_cnt)" = 0 ]`)
 	c.sum(t, "md", h, "/dev/md0")

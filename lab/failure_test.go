@@ -21,7 +21,7 @@ func onHead(t *testing.T, disks ...lab.DiskSpec) *san {
 		Disks:    append([]lab.DiskSpec{{Name: "data", Size: 512 * lab.MiB, Guests: []string{"head1"}}}, disks...),
 	})}
 	s.host = s.Machine("host1")
-	head, ctx := s.Machine("head1"), within(t, time.Minute)
+	head, ctx := s.Machine("head1"), within(t, 3*time.Minute)
 	must(t, s.host.StartInitiator(ctx))
 	var err error
 	s.disk, err = head.FaultyDisk(ctx, "/dev/lab/data", "data")
@@ -178,13 +178,13 @@ func written(t *testing.T, host *lab.Machine, device string) {
 	wrote(t, host, device, 100)
 }
 
-// stands checks that for five seconds no write of the load on a device is completed.
+// stands waits until for five seconds no write of the load on a device is completed.
 func stands(t *testing.T, host *lab.Machine, device string) {
 	t.Helper()
 	sh(t, host, `
 		writes() { awk '{ print $5 }' /sys/block/$(basename $(readlink -f %s))/stat; }
-		sleep 1; before=$(writes); sleep 5; after=$(writes)
-		[ $after = $before ] || { echo "$after writes were completed, $before before" >&2; exit 1; }`, device)
+		for i in $(seq 6); do before=$(writes); sleep 5; after=$(writes); [ $after = $before ] && exit 0; done
+		echo "$after writes were completed, $before before" >&2; exit 1`, device)
 }
 
 // wrote waits until the load on a device has done another n writes.

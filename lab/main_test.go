@@ -139,7 +139,7 @@ func hostSide(t *testing.T, hosts ...string) *san {
 	}
 	s := &san{Lab: lab.New(t, topology)}
 	s.host = s.Machine(hosts[0])
-	ctx := within(t, time.Minute)
+	ctx := within(t, 3*time.Minute)
 	var err error
 	s.array, err = s.Machine(lab.HostSide).Serve(ctx, t.TempDir()+"/array", topology.Networks)
 	must(t, err)
@@ -172,7 +172,7 @@ func (s *san) volume(t *testing.T, name, size string, lun int, args ...string) {
 // multipath device's making and returns its path by session.
 func disk(t testing.TB, m *lab.Machine, portal string, lun int) string {
 	t.Helper()
-	return sh(t, m, `for i in $(seq 200); do
+	return sh(t, m, `for i in $(seq 1200); do
 		for d in /dev/disk/by-path/ip-%s:3260-iscsi-*-lun-%d; do
 			[ -b "$d" ] && readlink -f "$d" && exit 0
 		done; sleep 0.05

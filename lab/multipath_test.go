@@ -28,7 +28,7 @@ func startLoad(t testing.TB, host *lab.Machine, device string, options ...string
 		"--direct=1", "--ioengine=libaio", "--iodepth=8", "--rate_iops=400", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
 		"--time_based", "--runtime=600", "--output=/tmp/load.json", "--output-format=json", "--exec_prerun=touch /tmp/load.begun"}, options...)...))
 	// Before that a signal would kill it instead of ending it in good order.
-	sh(t, host, "for i in $(seq 300); do [ -e /tmp/load.begun ] && exit 0; sleep 0.1; done; echo 'fio does not begin' >&2; exit 1")
+	sh(t, host, "for i in $(seq 600); do [ -e /tmp/load.begun ] && exit 0; sleep 0.1; done; echo 'fio does not begin' >&2; exit 1")
 	l := &load{t: t, host: host}
 	t.Cleanup(l.kill)
 	return l
@@ -132,7 +132,8 @@ func TestMultipath(t *testing.T) {
 	t.Run("a disturbed link", func(t *testing.T) {
 		l := startLoad(t, host, device)
 		must(t, host.Disturb(within(t, time.Minute), "san-a", "delay 5ms 2ms loss 2% reorder 5%"))
-		time.Sleep(4 * time.Second)
+		written(t, host, device)
+		time.Sleep(2 * time.Second)
 		must(t, host.Disturb(within(t, time.Minute), "san-a", ""))
 		l.end()
 	})

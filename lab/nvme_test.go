@@ -39,7 +39,7 @@ func nvmeSAN(t *testing.T) *san {
 		Disks:    []lab.DiskSpec{{Name: "data", Size: lab.GiB, Guests: []string{"head1"}}},
 	})}
 	s.host = s.Machine("host1")
-	head, host2, ctx := s.Machine("head1"), s.Machine("host2"), within(t, time.Minute)
+	head, host2, ctx := s.Machine("head1"), s.Machine("host2"), within(t, 3*time.Minute)
 	sh(t, head, "mkfs.ext4 -q /dev/lab/data; mkdir -p /data; mount /dev/lab/data /data")
 	var err error
 	s.array, err = head.Serve(ctx, "/data/array", []string{"san-a", "san-b"})
@@ -75,7 +75,7 @@ func subsystem(t testing.TB, s *san) string {
 // namespace waits for a namespace of the array on a host and returns its device.
 func namespace(t testing.TB, m *lab.Machine, nsid int) string {
 	t.Helper()
-	return sh(t, m, `for i in $(seq 200); do
+	return sh(t, m, `for i in $(seq 1200); do
 		for d in /sys/block/nvme*n*; do
 			case ${d##*/} in *c*) continue ;; esac
 			[ -e $d/nsid ] && [ "$(cat $d/nsid)" = %d ] && [ -b /dev/${d##*/} ] && echo /dev/${d##*/} && exit 0
@@ -163,7 +163,7 @@ func TestNVMe(t *testing.T) {
 	})
 	step("resize", func(t *testing.T) {
 		s.lintel(t, "volume", "resize", "n1", "192MiB")
-		sh(t, host, `for i in $(seq 100); do [ "$(blockdev --getsize64 %s)" = 201326592 ] && exit 0; sleep 0.1; done; exit 1`, device)
+		sh(t, host, `for i in $(seq 600); do [ "$(blockdev --getsize64 %s)" = 201326592 ] && exit 0; sleep 0.1; done; exit 1`, device)
 		verify(t, s, device, "--offset=160m --size=16m --bs=64k")
 	})
 	step("a second portal is a second path", func(t *testing.T) {
@@ -172,7 +172,10 @@ func TestNVMe(t *testing.T) {
 		for _, p := range portals {
 			controllerState(t, host, p, "live")
 		}
-		out := sh(t, host, "nvme list-subsys %s", device)
+		// A controller is live before its namespaces are paths.
+		out := sh(t, host, `for i in $(seq 300); do
+				nvme list-subsys %s >/tmp/paths; [ $(grep -c 'live optimized' /tmp/paths) = 2 ] && break; sleep 0.1
+			done; cat /tmp/paths`, device)
 		contains(t, out, "traddr="+portals[0]+",", "traddr="+portals[1]+",")
 		if n := strings.Count(out, "live optimized"); n != 2 {
 			t.Errorf("%d optimized paths, want 2:\n%s", n, out)

@@ -72,7 +72,7 @@ func (m *Machine) StartInitiator(ctx context.Context) error {
 		cat iscsid.conf.debian iscsid.conf.d >iscsid.conf
 		pgrep -x iscsid >/dev/null || iscsid >/dev/null 2>&1
 		pgrep -x multipathd >/dev/null || multipathd >/dev/null 2>&1
-		for i in $(seq 100); do multipathd show status >/dev/null 2>&1 && exit 0; sleep 0.1; done
+		for i in $(seq 600); do multipathd show status >/dev/null 2>&1 && exit 0; sleep 0.1; done
 		multipathd show status`)
 	return err
 }
@@ -116,7 +116,7 @@ func Single() Topology {
 // in to it over both networks; the volume is the host's multipath device
 // /dev/mapper/mpatha.
 func SetUpSingle(ctx context.Context, l *Lab) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	head, host := l.Machine("head1"), l.Machine("host1")
 	var initiator error

@@ -109,7 +109,7 @@ func TestSG3Utils(t *testing.T) {
 		for _, how := range []string{"--overwrite --zero --count=1", "--block"} {
 			sh(t, host, "dd if=/dev/urandom of=%s bs=1M count=4 oflag=direct status=none; sg_sanitize %s --quick --wait %[1]s", sanitize, how)
 			contains(t, sh(t, host, "sg_requests %s 2>&1", sanitize), "No Sense")
-			if got := sh(t, host, "for i in $(seq 100); do sg_turs %s >/dev/null 2>&1 && break; sleep 0.1; done; dd if=%[1]s bs=1M count=4 iflag=direct status=none | tr -d '\\0' | wc -c", sanitize); got != "0" {
+			if got := sh(t, host, "for i in $(seq 300); do sg_turs %s >/dev/null 2>&1 && break; sleep 0.1; done; dd if=%[1]s bs=1M count=4 iflag=direct status=none | tr -d '\\0' | wc -c", sanitize); got != "0" {
 				t.Errorf("%s bytes are left after SANITIZE %s", got, how)
 			}
 		}

@@ -58,7 +58,7 @@ done
 [ -d /lab/modules ] && modprobe -a configfs dm-mod dm-multipath dm-service-time sd_mod sg iscsi_tcp sch_netem
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add -s block -s net -s misc -s scsi
-udevadm settle -t 10
+udevadm settle -t 60
 for disk in $(echo "$disks" | tr , ' '); do
   ln -sf "../${disk%%:*}" "/dev/lab/${disk#*:}"
 done
