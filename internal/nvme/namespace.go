@@ -171,16 +171,16 @@ func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 // drop ends the commands on a namespace that the table does not have any more.
 func (c *Controller) drop(ns *namespace, d *unit.Drain) {
 	ns.unit.Detach(ns)
-	c.cancelOn(ns, c.noNamespace(ns.nsid), d, everyRequest)
+	c.cancelOn(c.noNamespace(ns.nsid), d, func(r *Request) bool { return r.ns == ns })
 }
 
-// cancelOn ends the commands on a namespace that match.
-func (c *Controller) cancelOn(ns *namespace, s wire.Status, d *unit.Drain, match func(*Request) bool) {
+// cancelOn ends the I/O commands that match.
+func (c *Controller) cancelOn(s wire.Status, d *unit.Drain, match func(*Request) bool) {
 	c.mu.Lock()
 	queues := c.queuesLocked(false)
 	c.mu.Unlock()
 	for _, q := range queues {
-		q.cancel(s, d, func(r *Request) bool { return r.ns == ns && match(r) })
+		q.cancel(s, d, match)
 	}
 }
 
@@ -206,12 +206,7 @@ func (c *Controller) removeUnit(u *unit.Unit, d *unit.Drain) {
 		c.events.namespaceChanged(ns.nsid)
 	}
 	// Commands on the unit of a namespace that SetNamespaces has taken away already.
-	c.mu.Lock()
-	queues := c.queuesLocked(false)
-	c.mu.Unlock()
-	for _, q := range queues {
-		q.cancel(wire.InvalidNamespace.DNR(), d, func(r *Request) bool { return r.ns != nil && r.ns.unit == u })
-	}
+	c.cancelOn(wire.InvalidNamespace.DNR(), d, func(r *Request) bool { return r.ns != nil && r.ns.unit == u })
 }
 
 // Initiator identifies the host in the reservation table: registrations are those of
@@ -239,11 +234,13 @@ func (ns *namespace) UnitEvent(e unit.Event) {
 	}
 }
 
-// AbortTasks ends the host's commands on the namespace for Preempt and Abort (NVMe
-// Base 2.0 §8.19.7).
+// AbortTasks ends the host's commands on the unit for Preempt and Abort (NVMe Base 2.0 §8.19.7), also those
+// of a time when the unit was another namespace.
 func (ns *namespace) AbortTasks(done func()) {
 	d := unit.NewDrain(func() { go done() })
-	ns.ctrl.cancelOn(ns, wire.AbortedPreempt, d, func(r *Request) bool { return !isReservation(r.SQE.Opcode()) })
+	ns.ctrl.cancelOn(wire.AbortedPreempt, d, func(r *Request) bool {
+		return r.ns != nil && r.ns.unit == ns.unit && !isReservation(r.SQE.Opcode())
+	})
 	d.Release()
 }
 
