@@ -13,7 +13,8 @@ const (
 func everyTask(*Task) bool { return true }
 
 // cancel ends the path's tasks that match, and returns how many. d is held
-// until each has been given back to its owner: none can reach the device then.
+// until each has been given back to its owner, and until the commands of other LUNs
+// that change the unit at the moment have left: none can reach the device then.
 func (p *path) cancel(mode uint32, d *unit.Drain, match func(*Task) bool) int {
 	n := 0
 	var dormant []*Task
@@ -37,6 +38,10 @@ func (p *path) cancel(mode uint32, d *unit.Drain, match func(*Task) bool) int {
 			dormant = append(dormant, t)
 			o.dropLocked(t)
 		}
+	}
+	if p.visits > 0 {
+		d.Hold()
+		p.visited = append(p.visited, d)
 	}
 	p.mu.Unlock()
 	o.mu.Unlock()

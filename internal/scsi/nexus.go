@@ -180,6 +180,17 @@ func (n *Nexus) Lookup(lun uint64) (Mapping, bool) {
 	return Mapping{LU: p.lu, ReadOnly: p.readOnly.Load()}, true
 }
 
+// Visit lets a command change the unit of a LUN that is not its own, until leave is called. Task
+// management of the unit, and the end of the mapping, wait for that, so it takes no longer than a request to the
+// device. It returns false where the LUN does not lead to the unit any more.
+func (n *Nexus) Visit(lun uint64, lu *LogicalUnit) (leave func(), ok bool) {
+	p := n.find(lun)
+	if p == nil || p.lu != lu || !p.enter() {
+		return nil, false
+	}
+	return p.leaveVisit, true
+}
+
 // Visible calls f for each LUN and its unit that the nexus sees, in order, until
 // f returns false.
 func (n *Nexus) Visible(f func(lun uint16, m Mapping) bool) {

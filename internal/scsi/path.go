@@ -23,6 +23,8 @@ type path struct {
 	epoch      atomic.Uint32 // counts how often others have ended the tasks of the path; changed under mu
 	cutCode    uint16        // the unit attention of the last time, 0 for none
 	attentions []uint16
+	visits     int           // commands of other LUNs that change the unit at the moment
+	visited    []*unit.Drain // who waits for the last of them to leave
 	stats      unit.Stats
 	meter      unit.Meter
 }
@@ -110,6 +112,29 @@ func (p *path) close(mode uint32, d *unit.Drain) {
 	})
 	p.cancel(mode, own, everyTask)
 	own.Release()
+}
+
+// enter counts a command of another LUN in, unless the path is closed.
+func (p *path) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.visits++
+	return true
+}
+
+func (p *path) leaveVisit() {
+	p.mu.Lock()
+	var visited []*unit.Drain
+	if p.visits--; p.visits == 0 {
+		visited, p.visited = p.visited, nil
+	}
+	p.mu.Unlock()
+	for _, d := range visited {
+		d.Release()
+	}
 }
 
 // cut makes the end of the path's tasks, by another nexus, also that of those that have

@@ -145,11 +145,41 @@ func reply(t *scsi.Task, data []byte) {
 	t.Reply(data, int(min(length(t.CDB), block.MaxBuffer)))
 }
 
-// start runs a copy on a goroutine when a slot is free. run ends the task.
-func (m *Manager) start(run func()) {
+// start runs a copy on a goroutine when a slot is free, and ends its task with what
+// run returns.
+func (m *Manager) start(t *scsi.Task, r *result, run func() error) {
 	go func() {
-		m.slots <- struct{}{}
-		defer func() { <-m.slots }()
-		run()
+		err := errCancelled
+		if m.takeSlot(t) {
+			err = run()
+			<-m.slots
+		}
+		m.end(r, err)
+		finish(t, err)
 	}()
+}
+
+// slotCheck is how often a copy that waits for a slot asks whether it was aborted.
+const slotCheck = 20 * time.Millisecond
+
+// takeSlot waits for a slot; it returns false where the task was aborted meanwhile: who
+// aborts it does not have to wait for the copies of others.
+func (m *Manager) takeSlot(t *scsi.Task) bool {
+	select {
+	case m.slots <- struct{}{}:
+		return true
+	default:
+	}
+	check := time.NewTicker(slotCheck)
+	defer check.Stop()
+	for {
+		select {
+		case m.slots <- struct{}{}:
+			return true
+		case <-check.C:
+			if t.Cancelled() {
+				return false
+			}
+		}
+	}
 }

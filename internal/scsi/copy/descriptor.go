@@ -172,9 +172,9 @@ func (t *target) names(a *unit.Attributes) bool {
 // resolve finds the unit of a target descriptor among those that the nexus sees.
 func (t *target) resolve(n *scsi.Nexus) (endpoint, error) {
 	var e endpoint
-	n.Visible(func(_ uint16, m scsi.Mapping) bool {
+	n.Visible(func(lun uint16, m scsi.Mapping) bool {
 		if t.names(m.LU.Unit().Attributes()) {
-			e = endpoint{m.LU, m.ReadOnly}
+			e = endpoint{lu: m.LU, lun: wire.EncodeLUN(lun)}
 		}
 		return e.lu == nil
 	})

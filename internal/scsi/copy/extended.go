@@ -45,11 +45,7 @@ func (m *Manager) runExtendedCopy(t *scsi.Task) {
 			return
 		}
 	}
-	m.start(func() {
-		err := m.extendedCopy(t, list, r)
-		m.end(r, err)
-		finish(t, err)
-	})
+	m.start(t, r, func() error { return m.extendedCopy(t, list, r) })
 }
 
 func (m *Manager) extendedCopy(t *scsi.Task, list copyList, r *result) error {
@@ -99,8 +95,7 @@ func (s *segment) plan(t *scsi.Task, targets []target) (p plan, err error) {
 	find := func(id uint16) (endpoint, error) {
 		switch {
 		case id == ownUnit:
-			own, _ := t.Nexus.Lookup(t.LUN)
-			return endpoint{t.LU, own.ReadOnly}, nil
+			return endpoint{lu: t.LU, lun: t.LUN}, nil
 		case int(id) >= len(targets):
 			return endpoint{}, aborted(wire.CopyTargetNotReachable)
 		}

@@ -11,8 +11,9 @@ import (
 
 // endpoint is a unit that a copy reads or writes.
 type endpoint struct {
-	lu       *scsi.LogicalUnit
-	readOnly bool // the mapping is
+	lu      *scsi.LogicalUnit
+	lun     uint64 // by which the nexus sees it
+	byToken bool   // it is read by a token, whether or not the nexus sees it
 }
 
 func (e endpoint) unit() *unit.Unit { return e.lu.Unit() }
@@ -24,6 +25,13 @@ func (e endpoint) bytes() uint64 { return e.unit().Blocks() << e.unit().BlockShi
 // endpoint now.
 func (e endpoint) allow(n *scsi.Nexus, access unit.Access) error {
 	u := e.unit()
+	var m scsi.Mapping
+	if !e.byToken {
+		var ok bool
+		if m, ok = n.Lookup(e.lun); !ok || m.LU != e.lu {
+			return aborted(wire.CopyTargetNotReachable)
+		}
+	}
 	if state := u.Group().State(n.Group()); state != unit.Optimized && state != unit.NonOptimized {
 		return aborted(wire.CopyTargetNotReachable)
 	}
@@ -33,10 +41,24 @@ func (e endpoint) allow(n *scsi.Nexus, access unit.Access) error {
 	if u.Reservations.Conflicts(n.Initiator(), access) {
 		return aborted(wire.ThirdPartyDeviceFailure)
 	}
-	if access == unit.AccessWrite && (e.readOnly || e.lu.ReadOnly() || e.lu.SoftwareWriteProtected()) {
+	if access == unit.AccessWrite && (m.ReadOnly || e.lu.ReadOnly() || e.lu.SoftwareWriteProtected()) {
 		return aborted(wire.WriteProtected)
 	}
 	return nil
+}
+
+// enter is allow for a write that follows at once, and is over when leave is called: what takes the unit from
+// the nexus waits for it.
+func (e endpoint) enter(n *scsi.Nexus) (leave func(), err error) {
+	leave, ok := n.Visit(e.lun, e.lu)
+	if !ok {
+		return nil, aborted(wire.CopyTargetNotReachable)
+	}
+	if err := e.allow(n, unit.AccessWrite); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
 }
 
 // mover moves bytes for one command, one request at a time. It waits for each.
@@ -108,6 +130,11 @@ func (m *mover) write(dst endpoint, off, n int64, zeros bool) error {
 		if m.task.Cancelled() {
 			return errCancelled
 		}
+		leave, err := dst.enter(m.task.Nexus)
+		if err != nil {
+			return err
+		}
+		defer leave()
 		switch {
 		case !zeros:
 			return m.submit(u, block.Write, flags, off, n, m.buf.Bytes(int(n)))
@@ -166,7 +193,8 @@ func (m *mover) move(j job) error {
 		if j.changed != nil && j.changed() {
 			return illegal(wire.TokenRevoked)
 		}
-		if err := m.write(j.dst, j.dstOff, n, zeros); errors.Is(err, errCancelled) {
+		var refused *senseError
+		if err := m.write(j.dst, j.dstOff, n, zeros); errors.Is(err, errCancelled) || errors.As(err, &refused) {
 			return err
 		} else if err != nil {
 			return j.failed(err)

@@ -192,11 +192,7 @@ func (m *Manager) runTokenCommand(t *scsi.Task, action byte, err error, run func
 		finish(t, illegal(wire.OperationInProgress))
 		return
 	}
-	m.start(func() {
-		err := run(r)
-		m.end(r, err)
-		finish(t, err)
-	})
+	m.start(t, r, func() error { return run(r) })
 }
 
 // mark marks the token's ranges, each when no write to it is under way.
@@ -220,7 +216,7 @@ func (tk *token) mark(t *scsi.Task) error {
 // populate marks the ranges and makes the token.
 func (m *Manager) populate(t *scsi.Task, p populateList, r *result) error {
 	u := t.LU.Unit()
-	tk := &token{src: endpoint{lu: t.LU}, ranges: p.ranges, timeout: p.timeout, marks: make([]unit.RangeMark, len(p.ranges))}
+	tk := &token{src: endpoint{lu: t.LU, byToken: true}, ranges: p.ranges, timeout: p.timeout, marks: make([]unit.RangeMark, len(p.ranges))}
 	err := tk.mark(t)
 	if err == nil {
 		err = checkRanges(p.ranges, u) // it may have shrunk
@@ -267,9 +263,8 @@ func (m *Manager) runWriteUsingToken(t *scsi.Task) {
 }
 
 func (m *Manager) writeToken(t *scsi.Task, w writeTokenList, r *result) error {
-	mapping, _ := t.Nexus.Lookup(t.LUN)
 	j := job{
-		dst:    endpoint{t.LU, mapping.ReadOnly},
+		dst:    endpoint{lu: t.LU, lun: t.LUN},
 		moved:  func(n int64) { m.count(r, n) },
 		failed: func(err error) error { return &senseError{t.IOSense(err)} },
 	}
