@@ -321,3 +321,43 @@ func TestModeSelectFails(t *testing.T) {
 	caching[2] &^= 0x04
 	wantSense(t, modeSelect(n, false, caching), wire.KeyHardwareError, wire.InternalTargetFailure)
 }
+
+// slowSettings is a store that waits with each save until it is let go.
+type slowSettings struct{ saving chan chan struct{} }
+
+func (slowSettings) LoadSetting(unit.ID, string) ([]byte, error) { return nil, nil }
+
+func (s slowSettings) SaveSetting(unit.ID, string, []byte) error {
+	goOn := make(chan struct{})
+	s.saving <- goOn
+	<-goOn
+	return nil
+}
+
+// TestModeSelectAtOnce checks that two MODE SELECT of different pages at a time do not undo each other (SPC-4 §6.9).
+func TestModeSelectAtOnce(t *testing.T) {
+	s := slowSettings{make(chan chan struct{})}
+	b := scsitest.New(t, scsitest.Config{Settings: s})
+	n, other := b.Nexus("a", 1), b.Nexus("b", 1)
+	caching, control := modePage(t, n, 0, 0x08, 0), modePage(t, n, 0, 0x0A, 0)
+	caching[2] &^= 0x04
+	control[2] |= 0x04
+	selectPage := func(n *scsitest.Nexus, page []byte) *scsitest.Pending {
+		list := append(make([]byte, 4), page...)
+		return n.Start(0, scsi.AttrSimple, []byte{wire.OpModeSelect6, 0x11, 0, 0, byte(len(list)), 0}, list)
+	}
+	first := selectPage(n, caching)
+	goOn := <-s.saving
+	second := selectPage(other, control)
+	close(goOn)
+	close(<-s.saving)
+	wantGood(t, first.Wait())
+	wantGood(t, second.Wait())
+	attentions(t, n, 0)
+	if p := modePage(t, n, 0, 0x08, 0); p[2]&0x04 != 0 {
+		t.Error("the write cache is on again")
+	}
+	if p := modePage(t, n, 0, 0x0A, 0); p[2]&0x04 == 0 {
+		t.Error("D_SENSE is not set")
+	}
+}

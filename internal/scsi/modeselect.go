@@ -33,21 +33,37 @@ func (t *Task) modeSelect(header, length int) {
 	if !ok {
 		return
 	}
-	old := t.LU.modeCurrent()
-	v := old
+	var pages modeChange
 	for at := start; at < len(list); {
-		n, ok := t.modePage(list, at, &v)
+		n, ok := t.modePage(list, at, &pages)
 		if !ok {
 			return
 		}
 		at += n
 	}
 	save := t.CDB[1]&0x01 != 0
-	if v == old && !save {
+	if old := t.LU.modeCurrent(); pages.apply(old) == old && !save {
 		t.Finish(StatusGood)
 		return
 	}
-	go t.changeModes(old, v, save)
+	go t.changeModes(pages, save)
+}
+
+// modeChange are the mode pages that a command gives new values to.
+type modeChange []givenPage
+
+// givenPage is a mode page with the data that a command gives it.
+type givenPage struct {
+	page *modePage
+	data []byte
+}
+
+// apply returns the values with those of the pages.
+func (c modeChange) apply(v modeValues) modeValues {
+	for _, p := range c {
+		p.page.read(p.data, &v)
+	}
+	return v
 }
 
 // modeHeader checks the mode parameter header and block descriptor, and returns
@@ -97,9 +113,9 @@ func isAll(b []byte, v byte) bool {
 	return true
 }
 
-// modePage checks the page at an offset of the list, takes its values over and
+// modePage checks the page at an offset of the list, adds it to pages and
 // returns its length. Where it returns false the task has ended.
-func (t *Task) modePage(list []byte, at int, v *modeValues) (length int, ok bool) {
+func (t *Task) modePage(list []byte, at int, pages *modeChange) (length int, ok bool) {
 	b := list[at:]
 	if len(b) < 2 {
 		t.fail(wire.KeyIllegalRequest, wire.ParameterListLengthError)
@@ -142,7 +158,7 @@ func (t *Task) modePage(list []byte, at int, v *modeValues) (length int, ok bool
 		}
 	}
 	if p.read != nil {
-		p.read(b, v)
+		*pages = append(*pages, givenPage{p, b})
 	}
 	return len(current), true
 }
@@ -154,10 +170,11 @@ func highBit(b byte) int {
 	return bit
 }
 
-// changeModes makes the values current, tells the other initiators, and where
+// changeModes makes the pages' values current, tells the other initiators, and where
 // the write cache was switched off ends the task after what it held is stable.
-func (t *Task) changeModes(old, v modeValues, save bool) {
-	if err := t.LU.changeModes(v, save); err != nil {
+func (t *Task) changeModes(pages modeChange, save bool) {
+	old, v, err := t.LU.changeModes(pages, save)
+	if err != nil {
 		t.fail(wire.KeyHardwareError, wire.InternalTargetFailure)
 		return
 	}

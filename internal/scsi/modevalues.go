@@ -80,23 +80,25 @@ func (lu *LogicalUnit) adminWriteThrough() bool {
 	return lu.WriteThrough()
 }
 
-// changeModes makes values current and, where save, keeps them for restarts. It
-// may wait for stable storage.
-func (lu *LogicalUnit) changeModes(v modeValues, save bool) error {
+// changeModes makes the values of pages current and, where save, keeps all values for
+// restarts. It returns those before and after. It may wait for stable storage.
+func (lu *LogicalUnit) changeModes(pages modeChange, save bool) (old, v modeValues, err error) {
 	lu.modes.mu.Lock()
 	defer lu.modes.mu.Unlock()
+	old = lu.modeCurrent() // which another command may just have changed
+	v = pages.apply(old)
 	if save {
 		s := &savedModes{Version: modesVersion, Values: v, Base: lu.adminWriteThrough()}
 		blob, err := json.Marshal(s)
 		if err != nil {
-			return err
+			return old, v, err
 		}
 		if err := lu.unit.SaveSetting(modesKey, blob); err != nil {
-			return err
+			return old, v, err
 		}
 		lu.modes.saved.Store(s)
 	}
-	return lu.applyModesLocked(v)
+	return old, v, lu.applyModesLocked(v)
 }
 
 func (lu *LogicalUnit) applyModesLocked(v modeValues) error {
