@@ -110,6 +110,9 @@ func (c *Conn) receive(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if contentType != typeHandshake && len(c.message) > 0 { // RFC 8446 §5.1
+		return 0, faultf(alertUnexpectedMessage, "a record of type %d within a handshake message", contentType)
+	}
 	if contentType == typeData && len(content) > 0 {
 		c.idle = 0
 		if direct {

@@ -180,6 +180,7 @@ func TestHostileRecords(t *testing.T) {
 		{"long KeyUpdate", [][]byte{protected(typeHandshake, typeKeyUpdate, 0, 0, 2, 0, 0)}, alertDecodeError},
 		{"odd KeyUpdate", [][]byte{protected(typeHandshake, typeKeyUpdate, 0, 0, 1, 2)}, alertIllegalParameter},
 		{"KeyUpdate with more", [][]byte{protected(typeHandshake, typeKeyUpdate, 0, 0, 1, 0, typeKeyUpdate, 0, 0, 1, 0)}, alertUnexpectedMessage},
+		{"data within a message", [][]byte{protected(typeHandshake, typeKeyUpdate, 0), protected(typeData, 1)}, alertUnexpectedMessage},
 		{"half an alert", [][]byte{protected(typeAlert, 1)}, alertDecodeError},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
