@@ -143,12 +143,13 @@ func (c *Controller) setNamespaces(m Namespaces, cause namespacesCause) {
 		}
 		next[nsid] = ns
 	}
-	c.table.Store(newNSTable(next))
+	// Watched before there are commands on them, so that Preempt and Abort knows of these.
 	for nsid, ns := range next {
 		if ns != nil && old.get(nsid) != ns {
 			ns.unit.Attach(ns)
 		}
 	}
+	c.table.Store(newNSTable(next))
 	d := unit.NewDrain(func() {})
 	for _, nsid := range old.ids {
 		ns := old.get(nsid)

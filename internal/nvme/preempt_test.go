@@ -11,6 +11,7 @@ import (
 	"lintel.io/lintel/internal/block"
 	"lintel.io/lintel/internal/nvme"
 	. "lintel.io/lintel/internal/nvme/nvmetest"
+	"lintel.io/lintel/internal/unit"
 )
 
 // lazy is a device that does requests later, in any order.
@@ -99,4 +100,39 @@ func TestPreemptRemapped(t *testing.T) {
 		owner.Close()
 		victim.Close()
 	})
+}
+
+// stopper keeps whoever tells it an event of its unit, which nobody can watch meanwhile.
+type stopper struct{ told, release chan struct{} }
+
+func (s stopper) Initiator() unit.Initiator { return unit.Initiator{} }
+func (s stopper) AbortTasks(done func())    { go done() }
+func (s stopper) UnitEvent(unit.Event) {
+	close(s.told)
+	<-s.release
+}
+
+// TestNoCommandUnwatched checks that there are no commands on a namespace before Preempt and Abort could end them (NVMe
+// Base 2.0 §8.19.7).
+func TestNoCommandUnwatched(t *testing.T) {
+	b := New(t, Config{})
+	a := b.Attach("a")
+	a.Controller().SetNamespaces(nvme.Namespaces{})
+	s := stopper{make(chan struct{}), make(chan struct{})}
+	b.Units[0].Attach(s)
+	var wg sync.WaitGroup
+	wg.Go(func() { b.Units[0].Notify(unit.EventReset, nil) })
+	<-s.told
+	wg.Go(func() { a.Controller().SetNamespaces(nvme.Namespaces{1: {Unit: b.Units[0]}}) })
+	for range 100 {
+		if r := a.IO.Do(Read(1, 0, 1, 512)); r.Status.OK() {
+			t.Error("a namespace that is not watched takes commands")
+			break
+		}
+		runtime.Gosched()
+	}
+	close(s.release)
+	wg.Wait()
+	a.IO.Good(Read(1, 0, 1, 512))
+	b.Units[0].Detach(s)
 }
