@@ -76,9 +76,13 @@ type table struct {
 
 // tableBatch is changes that are written together.
 type tableBatch struct {
-	changes []func(map[string]entry)
+	changes []*tableChange
 	done    chan struct{}
-	err     error
+}
+
+type tableChange struct {
+	apply func(map[string]entry)
+	err   error
 }
 
 func newTable(p *pair, units map[string]entry) *table { return &table{pair: p, units: units} }
@@ -125,17 +129,17 @@ func (t *table) change(f func(map[string]entry)) error {
 	if t.waiting == nil {
 		t.waiting = &tableBatch{done: make(chan struct{})}
 	}
-	batch := t.waiting
-	batch.changes = append(batch.changes, f)
+	batch, c := t.waiting, &tableChange{apply: f}
+	batch.changes = append(batch.changes, c)
 	if t.writing {
 		t.mu.Unlock()
 		<-batch.done // whoever writes now sees to this batch next
-		return batch.err
+		return c.err
 	}
 	t.writing = true
 	t.mu.Unlock()
 	t.writeBatch()
-	return batch.err
+	return c.err
 }
 
 // writeBatch writes the changes that wait, and leaves those that have come in the
@@ -144,27 +148,43 @@ func (t *table) writeBatch() {
 	t.mu.Lock()
 	batch := t.waiting
 	t.waiting = nil
+	t.mu.Unlock()
+	err := t.store(batch.changes...)
+	for _, c := range batch.changes {
+		c.err = err
+		if len(batch.changes) > 1 && array.KindOf(err) == array.KindInvalid { // what does not fit costs only itself
+			c.err = t.store(c)
+		}
+	}
+	t.mu.Lock()
+	t.writing = t.waiting != nil
+	more := t.writing
+	t.mu.Unlock()
+	close(batch.done)
+	if more {
+		go t.writeBatch()
+	}
+}
+
+// store writes some changes. Only one goroutine does so at a time.
+func (t *table) store(changes ...*tableChange) error {
+	t.mu.Lock()
 	units := maps.Clone(t.units)
 	t.mu.Unlock()
-	for _, change := range batch.changes {
-		change(units)
+	for _, c := range changes {
+		c.apply(units)
 	}
 	b, err := encodeTable(units)
 	if err == nil {
 		err = t.pair.write(b, nil)
 	}
+	if err != nil {
+		return err
+	}
 	t.mu.Lock()
-	if err == nil {
-		t.units = units
-	}
-	t.writing = t.waiting != nil
-	more := t.writing
-	t.mu.Unlock()
-	batch.err = err
-	close(batch.done)
-	if more {
-		go t.writeBatch()
-	}
+	defer t.mu.Unlock()
+	t.units = units
+	return nil
 }
 
 // LoadReservations returns the stored reservation table of a unit, nil for none.
