@@ -64,6 +64,9 @@ func (r *Request) checkIO(a *ioCommand, c *Controller) wire.Status {
 	if state := ns.access(); state > unit.NonOptimized && (!a.own || state == unit.Offline || state == unit.Transitioning) {
 		return inaccessible(state)
 	}
+	if s := u.Seal(); s != unit.Unsealed && !a.own {
+		return sealed(s)
+	}
 	if !a.own && u.Reservations.Conflicts(c.initiator, a.access) {
 		return wire.ReservationConflict.DNR()
 	}
@@ -83,6 +86,15 @@ func inaccessible(state unit.AccessState) wire.Status {
 		return wire.PathTransition
 	}
 	return wire.PathInaccessible
+}
+
+// sealed returns the status of a command on a namespace that a SCSI host sanitizes, or has failed
+// to.
+func sealed(s unit.Seal) wire.Status {
+	if s == unit.SanitizeFailed {
+		return wire.SanitizeFailed.DNR()
+	}
+	return wire.SanitizeInProgress
 }
 
 // Bits of dword 12 (NVMe NVM 1.0 §3.2). Limited Retry asks for less effort than is

@@ -292,6 +292,23 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// TestSealed checks that no command reaches the blocks of a namespace that a SCSI host sanitizes (NVMe Base 2.0 §8.21).
+func TestSealed(t *testing.T) {
+	b := New(t, Config{})
+	a := b.Attach("a")
+	for seal, s := range map[unit.Seal]wire.Status{unit.Sanitizing: wire.SanitizeInProgress, unit.SanitizeFailed: wire.SanitizeFailed.DNR()} {
+		b.Units[0].SetSeal(seal)
+		for _, cmd := range []Command{
+			Read(1, 0, 1, 512), Write(1, 0, fill(512, 1), 512), Blocks(wire.WriteZeroes, 1, 0, 1), management(4, [2]uint64{0, 1}),
+			copyCommand(0, [2]uint64{1, 1}), Blocks(wire.Verify, 1, 0, 1),
+		} {
+			a.IO.Fails(cmd, s)
+		}
+	}
+	b.Units[0].SetSeal(unit.Unsealed)
+	a.IO.Good(Read(1, 0, 1, 512))
+}
+
 // TestBadBlock checks the status of a block that cannot be read or written, and the Error Information log (NVMe Base 2.0 §3.3.3.2.3, §5.16.1.2).
 func TestBadBlock(t *testing.T) {
 	const bad = 13

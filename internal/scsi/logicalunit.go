@@ -139,6 +139,7 @@ func (lu *LogicalUnit) StartSanitize() bool {
 		if lu.sanitize.CompareAndSwap(old, uint32(SanitizeRunning)) {
 			lu.progress.Store(0)
 			lu.setFlag(flagSanitize, true)
+			lu.unit.SetSeal(unit.Sanitizing)
 			return true
 		}
 	}
@@ -150,8 +151,9 @@ func (lu *LogicalUnit) SetSanitizeProgress(done uint16) { lu.progress.Store(uint
 // SetSanitizeState enters a state: idle when the operation has succeeded or a
 // failure was left by EXIT FAILURE MODE, failed when it has not.
 func (lu *LogicalUnit) SetSanitizeState(s SanitizeState) {
-	lu.sanitize.Store(uint32(s))
 	lu.setFlag(flagSanitize, s != SanitizeIdle)
+	lu.unit.SetSeal([...]unit.Seal{SanitizeIdle: unit.Unsealed, SanitizeRunning: unit.Sanitizing, SanitizeFailed: unit.SanitizeFailed}[s])
+	lu.sanitize.Store(uint32(s)) // last: the next operation may begin
 }
 
 // sanitizeSense is the sense of commands that are refused because of sanitize.

@@ -101,6 +101,7 @@ type Unit struct {
 	settings SettingStore
 	attr     atomic.Pointer[Attributes]
 	blocks   atomic.Uint64
+	seal     atomic.Uint32
 	shift    uint8 // log2 of the logical block size, fixed for the unit's life
 
 	// Ranges orders overlapping I/O.
@@ -190,6 +191,22 @@ func (u *Unit) Attributes() *Attributes { return u.attr.Load() }
 // ReadOnly reports whether the unit takes no writes, by its attribute or by its
 // device.
 func (u *Unit) ReadOnly() bool { return u.attr.Load().ReadOnly || u.dev.Info().ReadOnly }
+
+// Seal says why no host may reach the blocks of a unit, over whatever protocol.
+type Seal uint32
+
+// The seals.
+const (
+	Unsealed       Seal = iota
+	Sanitizing          // a sanitize operation is under way
+	SanitizeFailed      // one has failed: what it has left is nobody's to see
+)
+
+// Seal returns the seal of the unit. It costs one atomic load.
+func (u *Unit) Seal() Seal { return Seal(u.seal.Load()) }
+
+// SetSeal seals the unit against commands that come from now on, or unseals it.
+func (u *Unit) SetSeal(s Seal) { u.seal.Store(uint32(s)) }
 
 // Blocks returns the capacity in logical blocks.
 func (u *Unit) Blocks() uint64 { return u.blocks.Load() }

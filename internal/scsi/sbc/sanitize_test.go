@@ -239,8 +239,8 @@ func TestSanitizeFailure(t *testing.T) {
 			} else {
 				r.fails(b, out, wire.KeyMediumError, wire.SanitizeFailed)
 			}
-			if state := r.idle(); state != scsi.SanitizeFailed {
-				t.Fatalf("the operation has ended in state %d", state)
+			if state, seal := r.idle(), r.lu.Unit().Seal(); state != scsi.SanitizeFailed || seal != unit.SanitizeFailed {
+				t.Fatalf("the operation has ended in state %d, seal %d", state, seal)
 			}
 			r.fails(cdb(wire.OpRead10, 0, 1), nil, wire.KeyMediumError, wire.SanitizeFailed)
 			if err := ResumeSanitize(r.lu); err != nil { // as after a restart
@@ -286,9 +286,12 @@ func TestSanitizeResume(t *testing.T) {
 	}
 	f.WaitHeld(1)
 	next.fails(cdb(wire.OpRead10, 0, 1), nil, wire.KeyNotReady, wire.SanitizeInProgress)
+	if seal := next.lu.Unit().Seal(); seal != unit.Sanitizing {
+		t.Errorf("other protocols see seal %d", seal)
+	}
 	f.Release()
-	if state := next.idle(); state != scsi.SanitizeIdle {
-		t.Fatalf("the operation has ended in state %d", state)
+	if state, seal := next.idle(), next.lu.Unit().Seal(); state != scsi.SanitizeIdle || seal != unit.Unsealed {
+		t.Fatalf("the operation has ended in state %d, seal %d", state, seal)
 	}
 	next.has(0, 8192, 0x55)
 	if blob, _ := s.LoadSetting("", sanitizeKey); blob != nil {
