@@ -18,8 +18,8 @@ func (d *Document) Encode() ([]byte, error) { return json.Marshal(d) }
 // Encode returns the pool's document as JSON.
 func (p *PoolDocument) Encode() ([]byte, error) { return json.Marshal(p) }
 
-// DecodeDocument returns the document that b holds. It refuses formats it
-// does not know (ErrNewer), unknown fields and trailing data. The rules between
+// DecodeDocument returns the document that b holds. It refuses formats and
+// fields it does not know (ErrNewer), and trailing data. The rules between
 // objects are checked by NewState.
 func DecodeDocument(b []byte) (*Document, error) {
 	d := new(Document)
@@ -60,6 +60,10 @@ func decode(what string, b []byte, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
+		// Fields are added within a format: what only a strict reader refuses is of a newer program.
+		if json.Unmarshal(b, into) == nil {
+			return fmt.Errorf("%s: %w: %w; use that version", what, err, ErrNewer)
+		}
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {

@@ -41,7 +41,7 @@ func OpenHeadCopy(dir string) (_ *HeadCopy, err error) {
 	}()
 	h := &HeadCopy{file: f}
 	if err := h.load(path); err != nil {
-		return nil, fmt.Errorf("the head's copy of the configuration is damaged: %w; if the pools are whole, remove %s", err, dir)
+		return nil, headError(dir, err)
 	}
 	return h, nil
 }
@@ -67,6 +67,14 @@ func createHeadCopy(dir, path string) error {
 		return err
 	}
 	return errors.Join(os.Rename(staging, path), syncDir(dir), syncDir(filepath.Dir(dir)))
+}
+
+// headError says what to do about a copy that cannot be read.
+func headError(dir string, err error) error {
+	if errors.Is(err, array.ErrNewer) {
+		return fmt.Errorf("the head's copy of the configuration: %w", err)
+	}
+	return fmt.Errorf("the head's copy of the configuration is damaged: %w; if the pools are whole, remove %s", err, dir)
 }
 
 func (h *HeadCopy) load(path string) error {

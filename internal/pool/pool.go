@@ -68,11 +68,11 @@ func Create(dir string, doc *array.PoolDocument, arr *array.Document) (_ *Pool, 
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(staging, volumesName), 0o700); err != nil {
-		return nil, fmt.Errorf("making pool %s: %w", doc.Name, err)
+		return nil, createError(doc.Name, err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("making pool %s: %w", doc.Name, err), removeStaging(staging))
+			err = errors.Join(createError(doc.Name, err), removeStaging(staging))
 		}
 	}()
 	if err := createMetadata(filepath.Join(staging, metadataName), doc, arr); err != nil {
@@ -96,9 +96,18 @@ func CheckNew(dir string) error {
 		err = hasRoom(parent, areaSize)
 	}
 	if err != nil {
-		return fmt.Errorf("making pool %s: %w", filepath.Base(dir), err)
+		return createError(filepath.Base(dir), err)
 	}
 	return nil
+}
+
+// createError says why a pool was not made, and what to do.
+func createError(name string, err error) error {
+	err = fmt.Errorf("making pool %s: %w", name, err)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return array.Errorf(array.KindBusy, "%w: free %s, which a pool takes for its metadata", err, array.FormatSize(areaSize))
+	}
+	return storeError(err)
 }
 
 func checkFree(dir string) error {

@@ -313,6 +313,45 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	}
 }
 
+// What a newer program has written is not told as damage that could be removed.
+func TestNewerHeadCopyIsNotDamage(t *testing.T) {
+	f := newFixture(t)
+	dir := filepath.Join(t.TempDir(), HeadDir)
+	h, err := OpenHeadCopy(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := *f.state.Document
+	newer.Format++
+	if err := h.Store(&newer); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = OpenHeadCopy(dir)
+	if _, read := ReadHeadCopy(dir); read == nil || err == nil || read.Error() != err.Error() {
+		t.Errorf("got %v and %v", err, read)
+	}
+	if !errors.Is(err, array.ErrNewer) || strings.Contains(err.Error(), "remove") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What keeps a backing store from being made is told with what to do.
+func TestStoreErrorsSayWhatToDo(t *testing.T) {
+	for cause, want := range map[error]string{
+		unix.EROFS: "writable again", unix.EACCES: "write access", unix.ENOSPC: "free some space",
+	} {
+		if err := storeError(&fs.PathError{Op: "open", Path: "/x", Err: cause}); !errors.Is(err, cause) || !strings.Contains(err.Error(), want) || array.KindOf(err) == array.KindInternal {
+			t.Errorf("%v: %v", cause, err)
+		}
+	}
+	if err := createError("p2", unix.ENOSPC); array.KindOf(err) != array.KindBusy || !strings.Contains(err.Error(), "free 42MiB") {
+		t.Errorf("a pool: %v", err)
+	}
+}
+
 func TestFailedSyncPoisonsThePool(t *testing.T) {
 	file := newFaultFile()
 	f := newFixture(t)

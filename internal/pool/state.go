@@ -92,7 +92,7 @@ func ReadHeadCopy(dir string) (*array.Document, error) {
 	defer f.Close()
 	h := &HeadCopy{file: &osFile{File: f, readOnly: true}}
 	if err := h.load(path); err != nil {
-		return nil, fmt.Errorf("the head's copy of the configuration is damaged: %w; if the pools are whole, remove %s", err, dir)
+		return nil, headError(dir, err)
 	}
 	return h.doc, nil
 }

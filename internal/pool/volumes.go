@@ -53,6 +53,10 @@ func storeError(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return array.Errorf(array.KindBusy, "%w: free some space, or make it thin", err)
+	case errors.Is(err, unix.EROFS):
+		return array.Errorf(array.KindUnavailable, "%w: make the file system below writable again", err)
+	case errors.Is(err, fs.ErrPermission):
+		return array.Errorf(array.KindUnavailable, "%w: give the user that runs the array write access", err)
 	case errors.Is(err, unix.EFBIG):
 		return array.Errorf(array.KindInvalid, "%w: the file system below does not take files of that size", err)
 	case errors.Is(err, fs.ErrExist):
