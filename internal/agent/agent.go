@@ -74,6 +74,7 @@ type Agent struct {
 	applyErr error                 // of the last Apply
 	again    *time.Timer           // for the next one, where that is due
 	copyErrs map[string]error      // why a copy of the array's document is behind, by its place
+	leftErrs map[string]error      // why the backing store of a deleted volume is still there, by its id
 	closed   bool
 }
 
@@ -99,6 +100,7 @@ func Open(opts Options) (_ *Agent, err error) {
 		pools:    make(map[string]*pool.Pool),
 		tidy:     make(map[string]*tidying),
 		copyErrs: make(map[string]error),
+		leftErrs: make(map[string]error),
 	}
 	defer func() {
 		if err != nil {

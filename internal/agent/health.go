@@ -79,6 +79,10 @@ var (
 		"copy-behind", lintelv1.Severity_SEVERITY_WARNING,
 		"the copy of the configuration is not up to date: %v", "repair the storage it is on; the next change brings it up to date",
 	}
+	alertLeftBehind = &alertKind{
+		"deleted-volume-left", lintelv1.Severity_SEVERITY_WARNING,
+		"the data of a deleted volume is still there and takes its space: %v", "repair what keeps it from being removed, then restart the array, or its agent, which tries again",
+	}
 	alertAudit = &alertKind{
 		"audit-log-failed", lintelv1.Severity_SEVERITY_WARNING,
 		"the audit log cannot be written: %v", "free space in the data directory",
@@ -155,6 +159,9 @@ func (a *Agent) alerts(status view) []*lintelv1.Alert {
 	a.mu.Lock()
 	if a.applyErr != nil {
 		add(alertApply, "array", a.applyErr)
+	}
+	for id, err := range a.leftErrs {
+		add(alertLeftBehind, "volume/"+id, err)
 	}
 	for place, err := range a.copyErrs {
 		add(alertCopyBehind, place, err)

@@ -1,6 +1,10 @@
 package agent_test
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -102,5 +106,43 @@ func TestAccessInEffect(t *testing.T) {
 	r.plane.mu.Unlock()
 	if got := access(); got.State != lintelv1.AccessState_ACCESS_STATE_OPTIMIZED || got.Effective != lintelv1.AccessState_ACCESS_STATE_STANDBY {
 		t.Errorf("set by a host: %v", got)
+	}
+}
+
+// What is left of a deleted volume is told until a start has removed it.
+func TestDeletedVolumeLeftIsAnAlert(t *testing.T) {
+	r := newRig(t)
+	v := r.createVolume(&lintelv1.VolumeSpec{Name: "db1", SizeBytes: gib})
+	inTheWay := filepath.Join(r.backing(v), "x")
+	if err := os.Remove(r.backing(v)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (subjects []string) {
+		for _, a := range call(r, r.system.GetHealth, &lintelv1.GetHealthRequest{}).Alerts {
+			if a.Code == "deleted-volume-left" {
+				subjects = append(subjects, a.Subject)
+			}
+		}
+		return subjects
+	}
+	if found := left(); found != nil {
+		t.Errorf("before: %q", found)
+	}
+	call(r, r.volumes.DeleteVolume, &lintelv1.DeleteVolumeRequest{Name: "db1"})
+	if found := left(); !slices.Equal(found, []string{"volume/" + v.Id}) {
+		t.Errorf("after the deletion: %q", found)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	if found := left(); found != nil {
+		t.Errorf("after a start that could remove it: %q", found)
+	}
+	if _, err := os.Stat(r.backing(v)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the backing store is still there: %v", err)
 	}
 }

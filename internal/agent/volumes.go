@@ -364,6 +364,9 @@ func (a *Agent) removeBacking(poolID, volumeID string) {
 	}
 	if err != nil {
 		a.log.Error("the backing store of a deleted volume is still there: the next start removes it", "volume", volumeID, "error", err)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.leftErrs[volumeID] = err
 		return
 	}
 	a.done(poolID, func(t *tidying) { t.removed = append(t.removed, volumeID) })
