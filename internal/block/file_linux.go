@@ -133,6 +133,11 @@ func openFile(path string, opts FileOptions) (*file, error) {
 	start := time.Now()
 	d := &file{now: func() int64 { return int64(time.Since(start)) }}
 	d.init(o, path, cmp.Or(opts.Size, o.id.Size))
+	// A process that was killed may have left what the storage has refused.
+	if err := d.dropCache(o); err != nil {
+		_ = unix.Close(o.fd)
+		return nil, err
+	}
 	d.piece = writePiece
 	d.verifyFn = func() { _ = d.verify() }
 	d.check = d.verify

@@ -241,7 +241,7 @@ func (b *backing) flushOld() {
 	}
 }
 
-// dropCache has the page cache forget a file, after an fdatasync. Pages whose write-back
+// dropCache has the page cache forget what is clean of a file: after an fdatasync, all of it. Pages whose write-back
 // has failed are clean for the kernel. Most file systems (ext4, XFS) keep them and what they hold, so that
 // they read as if they were stored until memory gets short; others (Btrfs) throw them away. Dropped, all
 // read as what the storage has.
