@@ -28,17 +28,8 @@ func TestMissingPoolIsAwaited(t *testing.T) {
 	ctx := context.Background()
 	lun := wire.EncodeLUN(5)
 	buf := make([]byte, 512)
-	var refused *initiator.StatusError
-	if err := s.Read(ctx, lun, 0, 512, buf); !errors.As(err, &refused) {
-		t.Errorf("READ: %v", err)
-	} else if key, code := initiator.SenseCode(refused.Sense); key != wire.KeyNotReady || code != wire.BecomingReady {
-		t.Errorf("READ: %v", err)
-	}
 	c := f.mustConnect(nvmehost.Options{IOQueues: 1}).Queues()[0]
-	var status *nvmehost.StatusError
-	if err := c.Read(ctx, 6, 0, 512, buf); !errors.As(err, &status) || status.Status&^nvmewire.More != nvmewire.NamespaceNotReady {
-		t.Errorf("Read: %v", err)
-	}
+	notReady(t, s.Read(ctx, lun, 0, 512, buf), c.Read(ctx, 6, 0, 512, buf))
 
 	f.pd.Volumes = append([]*array.Volume{}, f.pd.Volumes[0], absent)
 	f.apply()
@@ -47,5 +38,20 @@ func TestMissingPoolIsAwaited(t *testing.T) {
 	}
 	if err := c.Read(ctx, 6, 0, 512, buf); err != nil {
 		t.Errorf("the volume has come, but: %v", err)
+	}
+}
+
+// notReady checks that a READ and a Read have failed for what is not there yet.
+func notReady(t *testing.T, overSCSI, overNVMe error) {
+	t.Helper()
+	var refused *initiator.StatusError
+	if !errors.As(overSCSI, &refused) {
+		t.Errorf("READ: %v", overSCSI)
+	} else if key, code := initiator.SenseCode(refused.Sense); key != wire.KeyNotReady || code != wire.BecomingReady {
+		t.Errorf("READ: %v", overSCSI)
+	}
+	var status *nvmehost.StatusError
+	if !errors.As(overNVMe, &status) || status.Status&^nvmewire.More != nvmewire.NamespaceNotReady {
+		t.Errorf("Read: %v", overNVMe)
 	}
 }
